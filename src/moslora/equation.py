@@ -172,8 +172,23 @@ def fold(A: Tensor, M: Tensor) -> Tensor:
             "or A (experts * r, d_in) with M (experts, r, r)."
         )
     if M.ndim == 2:
-        return (M @ A.flatten(1)).view(A.shape)
-    return (M @ A.view(experts, M.shape[-1], -1)).reshape(A.shape)
+        return (M @ A.flatten(1)).reshape(A.shape)
+    return (M @ A.reshape(experts, M.shape[-1], -1)).reshape(A.shape)
+
+
+def fold_butterfly(A: Tensor, experts: int = 1) -> Tensor:
+    """`fold` with the butterfly mixer, without its matrix: both halves of the rank become their sum.
+
+    Args:
+        A: (experts * r, *in), expert after expert.
+        experts: number of independent mixers.
+
+    Returns:
+        the shape and dtype of A.
+    """
+    halves = A.unflatten(0, (experts, 2, -1))  # (experts, 2, r / 2, *in)
+    total = halves.sum(1, keepdim=True)
+    return total.expand_as(halves).reshape(A.shape)
 
 
 def unfold(A: Tensor, M: Tensor) -> Tensor:
@@ -183,7 +198,7 @@ def unfold(A: Tensor, M: Tensor) -> Tensor:
         ShapeError: M does not fit A.
         torch.linalg.LinAlgError: M is singular, as the butterfly always is.
     """
-    inverse = torch.linalg.inv(M.double()).to(A.device)
+    inverse = torch.linalg.inv(M.detach().double())
     return fold(A.double(), inverse).to(A.dtype)
 
 

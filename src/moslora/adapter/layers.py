@@ -1,0 +1,190 @@
+"""Mixers put into PEFT's LoRA layers, whatever their kind.
+
+A layer keeps its PEFT class and code; a thin subclass in front makes sure that every later `update_layer`, by PEFT's
+EVA for one, leaves the layer with its mixer.
+"""
+
+import functools
+import hashlib
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import LoraLayer
+from torch import Tensor, nn
+
+from ..equation import check_mixer_rank, initialize_mixer
+from ..errors import UnsupportedError
+from .config import FREE_INITS, MosLoraConfig
+from .modules import MIXED_CLASSES, MixedEmbeddingFactors, MixedFactor, solve_raw
+
+
+class MixedLayer:
+    """Mixin in front of a PEFT LoRA layer class.
+
+    Attributes:
+        mixer_target: name of the layer in the base model, for `mixer_pattern`.
+    """
+
+    lora_class: type[LoraLayer]
+    mixer_target: str
+
+    def update_layer(self, adapter_name: str, *args: Any, config: Any, **kwargs: Any) -> None:
+        forget_mixer(self, adapter_name)
+        super().update_layer(adapter_name, *args, config=config, **kwargs)
+        if isinstance(config, MosLoraConfig):
+            mix(self, adapter_name, config)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class is made at run time, so pickle and deepcopy have to be told how to make it again.
+        _, _, *state = super().__reduce_ex__(protocol)
+        return (_blank_mixed_layer, (self.lora_class,), *state)
+
+
+@functools.cache
+def mixed_layer_class(lora_class: type[LoraLayer]) -> type[MixedLayer]:
+    """`lora_class` with MixedLayer in front. It keeps its name, by which PEFT recognises some classes."""
+    namespace = {"lora_class": lora_class, "__module__": __name__, "__doc__": lora_class.__doc__}
+    return type(lora_class.__name__, (MixedLayer, lora_class), namespace)
+
+
+def _blank_mixed_layer(lora_class: type[LoraLayer]) -> MixedLayer:
+    cls = mixed_layer_class(lora_class)
+    return cls.__new__(cls)
+
+
+def adopt_layer(layer: LoraLayer, target: str) -> None:
+    """Make `layer` a MixedLayer; nothing happens if it is one."""
+    if isinstance(layer, MixedLayer):
+        return
+    layer.__class__ = mixed_layer_class(type(layer))
+    layer.mixer_target = target
+
+
+def mix(
+    layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixer: nn.Parameter | None = None
+) -> None:
+    """Put the configured mixer between A and B of one adapter, unless it is there.
+
+    Args:
+        layer: with plain A and B of `adapter_name`.
+        adapter_name: may be absent from this layer.
+        config: says which mixer and which init.
+        shared_mixer: the transposed mixer of a tied embedding, used instead of a new one.
+
+    Raises:
+        ConfigError: the rank is odd and the mixer is the butterfly.
+        UnsupportedError: the layer's A is of a kind that cannot be mixed, or its init cannot be kept.
+    """
+    kind = config.mixer_of(layer.mixer_target)
+    is_embedding = adapter_name in layer.lora_embedding_A
+    if kind == "identity" or mixed(layer, adapter_name) or not (is_embedding or adapter_name in layer.lora_A):
+        return
+    r = layer.r[adapter_name]
+    check_mixer_rank(kind, r, layer.mixer_target)
+    raw = layer.lora_embedding_B[adapter_name] if is_embedding else layer.lora_A[adapter_name].weight
+    experts = getattr(layer, "num_experts", 1)
+    shape = (r, r) if experts == 1 else (experts, r, r)
+
+    mixer = None
+    if kind == "learnable":
+        mixer = shared_mixer if shared_mixer is not None else _new_mixer(layer, shape, raw, config)
+    if config.init_lora_weights not in FREE_INITS and shared_mixer is None:
+        _keep_function(layer, raw, mixer, is_embedding)
+    if is_embedding:
+        _mix_embedding(layer, adapter_name, kind, mixer)
+    else:
+        _mix_projection(layer, adapter_name, kind, mixer, experts)
+    if config.use_dora and config.init_lora_weights is False:
+        # DoRA's magnitude was taken from B @ A; with B != 0 it has to be that of B @ M @ A.
+        layer.lora_variant[adapter_name].init(layer, adapter_name=adapter_name, config=config)
+
+
+def mixed(layer: LoraLayer, adapter_name: str) -> bool:
+    """Whether this adapter of this layer has a mixer."""
+    factors = layer.lora_embedding_B
+    if isinstance(factors, MixedEmbeddingFactors) and adapter_name in factors.kinds:
+        return True
+    return adapter_name in layer.lora_A and isinstance(layer.lora_A[adapter_name], MixedFactor)
+
+
+def forget_mixer(layer: LoraLayer, adapter_name: str) -> None:
+    """Let PEFT write plain factors over the mixed ones of an adapter."""
+    if mixed(layer, adapter_name):
+        for container in (layer.lora_A, layer.lora_embedding_B, getattr(layer, "lora_embedding_mixer", {})):
+            if adapter_name in container:
+                del container[adapter_name]
+
+
+def _mix_projection(layer: MixedLayer, name: str, kind: Any, mixer: nn.Parameter | None, experts: int) -> None:
+    module = layer.lora_A[name]
+    if type(module) not in MIXED_CLASSES:
+        raise UnsupportedError(
+            f"{layer.mixer_target}: its lora_A is a {type(module).__name__}, but a mixer fits "
+            f"{', '.join(cls.__name__ for cls in MIXED_CLASSES)} only. Leave this layer out with "
+            f"mixer_pattern={{'{layer.mixer_target}': 'identity'}} or use mixer='identity'."
+        )
+    MixedFactor.adopt(module, kind, mixer, experts)
+    if not isinstance(layer.lora_A, MixedFactors):
+        layer.lora_A = MixedFactors(layer.lora_A)
+
+
+def _mix_embedding(layer: MixedLayer, name: str, kind: Any, mixer: nn.Parameter | None) -> None:
+    if not isinstance(layer.lora_embedding_B, MixedEmbeddingFactors):
+        layer.lora_embedding_mixer = nn.ParameterDict()
+        layer.lora_embedding_B = MixedEmbeddingFactors(layer.lora_embedding_B, layer.lora_embedding_mixer)
+        layer.adapter_layer_names = (*layer.adapter_layer_names, "lora_embedding_mixer")
+    if mixer is not None:
+        layer.lora_embedding_mixer[name] = mixer
+    layer.lora_embedding_B.kinds[name] = kind
+
+
+def _new_mixer(layer: MixedLayer, shape: tuple[int, ...], raw: Tensor, config: MosLoraConfig) -> nn.Parameter:
+    if raw.is_meta:
+        mixer = torch.empty(shape, dtype=raw.dtype, device="meta")
+    else:
+        # Drawn in float32 on the CPU: orthogonal needs a QR, and every device then starts from the same numbers.
+        drawn = torch.empty(shape, device="cpu")
+        initialize_mixer(drawn, config.init_mixer, _mixer_stream(layer.mixer_target))
+        mixer = drawn.to(raw.device, raw.dtype)
+    return nn.Parameter(mixer, requires_grad=raw.requires_grad)
+
+
+def _mixer_stream(target: str) -> torch.Generator:
+    """Randomness for one mixer that follows torch's seed but takes no number from torch's own stream.
+
+    So MoSLoRA starts from the same A as plain LoRA with the same seed, layer by layer.
+    """
+    digest = hashlib.sha256(bytes(torch.get_rng_state().tolist()) + target.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+
+
+def _keep_function(layer: MixedLayer, raw: nn.Parameter, mixer: nn.Parameter | None, is_embedding: bool) -> None:
+    """PiSSA and its like took B @ A out of the base weight: raw A becomes M^-1 A, so that B @ M @ A is the same."""
+    if mixer is None:
+        raise UnsupportedError(
+            f"{layer.mixer_target}: the butterfly mixer is singular, so an init that is derived from the base weight "
+            "(PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA, orthogonal, MiCA) cannot be kept. Use mixer='learnable' with "
+            "init_mixer='orthogonal', or init_lora_weights=True."
+        )
+    if raw.is_meta:
+        return
+    if is_embedding:
+        raw.data = solve_raw(raw.data.T, mixer.data.T).T.contiguous()
+    else:
+        raw.data = solve_raw(raw.data, mixer.data)
+
+
+class MixedFactors(nn.ModuleDict):
+    """The `lora_A` of a layer: a mixed entry cannot be replaced by a plain one unnoticed."""
+
+    def __init__(self, plain: nn.ModuleDict) -> None:
+        super().__init__(dict(plain.items()))
+
+    def __setitem__(self, name: str, module: nn.Module) -> None:
+        if name in self and isinstance(self[name], MixedFactor) and not isinstance(module, MixedFactor):
+            raise UnsupportedError(
+                f"Something tried to replace the mixed A of adapter {name!r} by a plain {type(module).__name__}, which "
+                "would drop its mixer. PEFT's hotswapping with another rank (prepare_model_for_compiled_hotswap with "
+                "target_rank) does so: fold the adapters with moslora.to_lora or `moslora export`, and hotswap those."
+            )
+        super().__setitem__(name, module)

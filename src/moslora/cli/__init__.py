@@ -1,0 +1,92 @@
+"""The `moslora` command: one module of this folder per command.
+
+`train_commonsense.py` is `moslora train commonsense`, `import_.py` is `moslora import`. Commands are found by listing
+the folder, and a command's own code is imported only when it runs, so `moslora --help` needs no torch.
+"""
+
+import ast
+import difflib
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import MoSLoRAError
+
+FOLDER = Path(__file__).parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line; returns the exit code: 0, 1 for an error of moslora's own, 2 for a wrong command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    words, rest = _split(arguments)
+    if words is None:
+        return _explain(arguments)
+    module = importlib.import_module(f".{_module_name(words)}", __name__)
+    try:
+        _parse(module.Command, words, rest).run()
+    except MoSLoRAError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def commands() -> dict[tuple[str, ...], str]:
+    """Words of every command -> its one-line summary, the first line of its module's docstring."""
+    found = {}
+    for path in sorted(FOLDER.glob("[!_]*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[tuple(path.stem.rstrip("_").split("_"))] = docstring.partition("\n")[0]
+    return found
+
+
+def _module_name(words: tuple[str, ...]) -> str:
+    name = "_".join(words)
+    return name if (FOLDER / f"{name}.py").exists() else f"{name}_"
+
+
+def _split(arguments: list[str]) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The longest command at the start of the arguments, and what follows it."""
+    known = commands()
+    for length in (2, 1):
+        words = tuple(arguments[:length])
+        if len(words) == length and words in known:
+            return words, arguments[length:]
+    return None, arguments
+
+
+def _parse(command: Any, words: tuple[str, ...], rest: list[str]) -> Any:
+    if hasattr(command, "parse"):
+        return command.parse(rest)
+    import tyro
+
+    return tyro.cli(command, prog=" ".join(("moslora", *words)), args=rest)
+
+
+def _explain(arguments: list[str]) -> int:
+    """Print the help of `moslora`, or of a group such as `moslora train`; complain about anything else."""
+    if arguments in (["--version"], ["-V"]):
+        from .. import __version__
+
+        print(f"moslora {__version__}")
+        return 0
+    named = [word for word in arguments if not word.startswith("-")]
+    chosen = {words: line for words, line in commands().items() if not named or words[0] == named[0]}
+    unknown = bool(named) and (not chosen or len(named) > 1)
+    if unknown:
+        names = [" ".join(words) for words in commands()]
+        close = difflib.get_close_matches(" ".join(named[:2]), names, 1) or difflib.get_close_matches(named[0], names, 1)
+        hint = f" Did you mean `moslora {close[0]}`?" if close else ""
+        print(f"error: no command `moslora {' '.join(named[:2])}`.{hint}\n", file=sys.stderr)
+        chosen = commands()
+    output = sys.stderr if unknown else sys.stdout
+    print("MoSLoRA for everybody who fine-tunes models: train, evaluate, export, inspect.\n", file=output)
+    print("usage: moslora COMMAND [--help] [options]\n", file=output)
+    width = max(len(" ".join(words)) for words in chosen)
+    for words, line in chosen.items():
+        print(f"  {' '.join(words):<{width}}  {line}", file=output)
+    print("\n`moslora COMMAND --help` shows the options of a command and an example.", file=output)
+    return 2 if unknown else 0

@@ -1,0 +1,329 @@
+"""The folder of one run: what was asked for, with what, on what, and how it went.
+
+    RUN/run.json        config, seeds, versions, commit, hashes, peak memory, seconds, status (running, done or failed)
+    RUN/recipe.toml     the whole config again, as a recipe that `--recipe RUN/recipe.toml` accepts
+    RUN/metrics.jsonl   one line a logged step
+    RUN/checkpoints/    only while the run is unfinished
+
+Reading needs no torch. Only the first process of a distributed run writes.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from . import __version__
+from .errors import DataError, RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two commands in one run folder are then not noticed
+    fcntl = None  # type: ignore[assignment]
+
+MODEL_SUFFIXES = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"}
+COMPLETE = "complete"  # written last into a checkpoint folder
+
+
+def stream_seed(run_seed: int, stream: str) -> int:
+    """Seed of one named source of randomness, for example "data", "init" or "dropout"; in [0, 2**32)."""
+    return int.from_bytes(hashlib.sha256(f"{run_seed}/{stream}".encode()).digest()[:4], "little")
+
+
+def is_main_process() -> bool:
+    """True in a run of one process, and in the first process that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves either the old content or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        DataError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read {path}: {error}. Expected a JSON file written by moslora.") from error
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add one JSON line per row and bring them to the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file; none if it is missing. A last line that a crash cut off is left out.
+
+    Raises:
+        DataError: another line is not JSON.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]  # what follows the last newline is torn
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(
+                f"Line {number} of {path} is not JSON ({error}): the file is damaged. Remove it to start it again."
+            ) from error
+    return rows
+
+
+def rewrite_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSON-lines file at once."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(folder: Path) -> dict[str, Any]:
+    """What identifies a model or adapter folder: bytes and SHA-256 of each file, and one SHA-256 over all of them."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in MODEL_SUFFIXES)
+    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
+        hashes = list(pool.map(file_sha256, paths))
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": digest} for path, digest in zip(paths, hashes, strict=True)
+    }
+    return {"sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(), "files": files}
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    found = {"moslora": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for name in ("torch", "transformers", "peft", "accelerate", "datasets"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the working directory and whether it has uncommitted changes; None outside a git repository."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def peak_memory() -> dict[str, Any]:
+    """Most memory this process has held: `bytes`, `of` the CUDA allocator if a GPU was used, else `of` the process."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return {"bytes": torch.cuda.max_memory_allocated(), "of": "cuda"}
+    try:
+        import resource
+    except ImportError:
+        return {"bytes": None, "of": "process"}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "of": "process"}
+
+
+def now() -> str:
+    """The time in UTC, to the second, in ISO form."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class Run:
+    """The writer of one run folder. Use it as a context manager: leaving it records `done`, or `failed` and why.
+
+    `record` is the content of run.json; `resumed` says whether an unfinished run is being continued.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any], resumed: bool, lock: IO[str] | None) -> None:
+        self.folder = folder
+        self.record = record
+        self.resumed = resumed
+        self._lock = lock
+        self._started = time.perf_counter()
+        self._seconds_before = 0.0
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, task: str, config: Mapping[str, Any], inputs: Mapping[str, Any], **facts: Any
+    ) -> Self:
+        """Begin a run, or take up an unfinished one of the same config and inputs.
+
+        Args:
+            folder: new, empty, or that of an unfinished run.
+            task: name of the task, for example "commonsense".
+            config: every setting; JSON values.
+            inputs: hashes of model and data; JSON values. Like the config, they must be the same when resuming.
+            facts: more entries of run.json.
+
+        Raises:
+            RunError: the run is finished, at work in another process, has another config or other inputs, or the
+                folder holds something else.
+        """
+        if not is_main_process():
+            path = folder / "run.json"
+            return cls(folder, read_json(path) if path.exists() else {}, path.exists(), None)
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder} is a file: expected a folder for the run. Choose another --out.")
+        old = cls._unfinished(folder)
+        record = {"task": task, "config": dict(config), "inputs": dict(inputs), **facts}
+        record = json.loads(json.dumps(record))  # tuples become lists, as when read back
+        if old is not None:
+            _refuse_differences(folder, old, record)
+        folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder, old or record, old is not None, _lock(folder))
+        run.record |= {"status": "running", "versions": versions(), "git": git_state()}
+        run.record.setdefault("started", now())
+        run.record.pop("error", None)
+        run.save()
+        return run
+
+    @staticmethod
+    def _unfinished(folder: Path) -> dict[str, Any] | None:
+        path = folder / "run.json"
+        if not path.exists():
+            others = sorted(entry.name for entry in folder.iterdir() if entry.name[0] != ".") if folder.exists() else []
+            if others:
+                raise RunError(
+                    f"{folder} is not a run folder: it has no run.json, but {', '.join(others[:5])}. "
+                    "Nothing was changed; choose another --out."
+                )
+            return None
+        record = read_json(path)
+        if record.get("status") == "done":
+            raise RunError(
+                f"The run in {folder} is finished (status done). Nothing was changed; choose another --out, "
+                "or remove the folder to run again."
+            )
+        return record
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        else:
+            self.record |= {"status": "done"}
+        self.record |= {"finished": now(), "seconds": round(self.seconds(), 3), "peak_memory": peak_memory()}
+        self.save()
+        if error is None and is_main_process():
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+            (self.folder / ".lock").unlink(missing_ok=True)
+
+    def save(self) -> None:
+        """Write run.json."""
+        if is_main_process():
+            write_json(self.folder / "run.json", self.record)
+
+    def seconds(self) -> float:
+        """Time spent on this run, without what was lost between a checkpoint and a crash."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl, with the `seconds` so far."""
+        if is_main_process():
+            append_rows(self.folder / "metrics.jsonl", [{**row, "seconds": round(self.seconds(), 3)}])
+
+    def rewind(self, step: int) -> None:
+        """Forget what metrics.jsonl says of later steps, which are about to be done again."""
+        path = self.folder / "metrics.jsonl"
+        kept = [row for row in read_rows(path) if row["step"] <= step]
+        self._seconds_before = kept[-1]["seconds"] if kept else 0.0
+        self._started = time.perf_counter()
+        if is_main_process():
+            rewrite_rows(path, kept)
+            self.record.setdefault("resumed_from_steps", []).append(step)
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return [path for path in _checkpoint_folders(self.folder) if (path / COMPLETE).exists()]
+
+    def drop_unfinished_checkpoints(self) -> None:
+        """Remove what a crash left half-written."""
+        for path in _checkpoint_folders(self.folder) if is_main_process() else []:
+            if not (path / COMPLETE).exists():
+                shutil.rmtree(path)
+
+
+def _checkpoint_folders(folder: Path) -> list[Path]:
+    found = (folder / "checkpoints").glob("checkpoint-*")
+    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def _lock(folder: Path) -> IO[str] | None:
+    """Hold RUN/.lock until this process ends, however it ends."""
+    if fcntl is None:
+        return None
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RunError(
+            f"Another process is at work in {folder}. Wait for it, end it, or choose another --out."
+        ) from error
+    return file
+
+
+def _refuse_differences(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    differences = []
+    for part in ("task", "config", "inputs"):
+        before, after = _flat(part, old.get(part)), _flat(part, new[part])
+        differences += [
+            f"  {key}: {before.get(key)!r} in the folder, {after.get(key)!r} now"
+            for key in sorted({*before, *after})
+            if before.get(key) != after.get(key)
+        ]
+    if differences:
+        raise RunError(
+            f"{folder} holds an unfinished run that differs from this one:\n"
+            + "\n".join(differences)
+            + "\nNothing was changed. Repeat the first command to resume it, or choose another --out."
+        )
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {key: leaf for part, inner in value.items() for key, leaf in _flat(f"{name}.{part}", inner).items()}
