@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from .adapter import MosLoraConfig, MosLoraModel, to_lora
+    from .adapter import MosLoraConfig, MosLoraModel, create_lorafa_optimizer, to_lora
     from .checkpoint import export_adapter, import_adapter, load_adapter
     from .equation import Factors, adapter_output, delta_weight, fold
-    from .errors import MoSLoRAError
+    from .errors import MoSLoRAError, UnsupportedError
 
 __version__ = "0.1.0"
 
@@ -23,7 +23,9 @@ __all__ = [
     "MoSLoRAError",
     "MosLoraConfig",
     "MosLoraModel",
+    "UnsupportedError",
     "adapter_output",
+    "create_lorafa_optimizer",
     "delta_weight",
     "export_adapter",
     "fold",
@@ -37,7 +39,9 @@ _HOME = {
     "MoSLoRAError": "errors",
     "MosLoraConfig": "adapter",
     "MosLoraModel": "adapter",
+    "UnsupportedError": "errors",
     "adapter_output": "equation",
+    "create_lorafa_optimizer": "adapter",
     "delta_weight": "equation",
     "export_adapter": "checkpoint",
     "fold": "equation",
