@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from . import __version__
 from .errors import DataError, RunError
@@ -109,6 +109,18 @@ def rewrite_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def to_toml(values: Mapping[str, Any], comment: str = "") -> str:
+    """Flat values as TOML. None is left out, since TOML has no such value."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, (list, tuple)):
+            return "[" + ", ".join(map(text, value)) + "]"
+        return json.dumps(value, ensure_ascii=False)  # JSON's strings, numbers and booleans are TOML's as well
+
+    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+    return "\n".join(lines + [f"{key} = {text(value)}" for key, value in values.items() if value is not None]) + "\n"
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
@@ -171,7 +183,7 @@ class Run:
     `record` is the content of run.json; `resumed` says whether an unfinished run is being continued.
     """
 
-    def __init__(self, folder: Path, record: dict[str, Any], resumed: bool, lock: IO[str] | None) -> None:
+    def __init__(self, folder: Path, record: dict[str, Any], resumed: bool, lock: int | None) -> None:
         self.folder = folder
         self.record = record
         self.resumed = resumed
@@ -205,13 +217,15 @@ class Run:
         record = {"task": task, "config": dict(config), "inputs": dict(inputs), **facts}
         record = json.loads(json.dumps(record))  # tuples become lists, as when read back
         if old is not None:
-            _refuse_differences(folder, old, record)
+            refuse_differences(folder, old, record)
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, old or record, old is not None, _lock(folder))
         run.record |= {"status": "running", "versions": versions(), "git": git_state()}
         run.record.setdefault("started", now())
-        run.record.pop("error", None)
+        for outcome in ("error", "finished", "seconds", "peak_memory"):
+            run.record.pop(outcome, None)
         run.save()
+        write_text(folder / "recipe.toml", to_toml(config, comment=f"Settings of the run in {folder}, task {task}."))
         return run
 
     @staticmethod
@@ -248,8 +262,7 @@ class Run:
         if error is None and is_main_process():
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         if self._lock is not None:
-            self._lock.close()
-            (self.folder / ".lock").unlink(missing_ok=True)
+            os.close(self._lock)
 
     def save(self) -> None:
         """Write run.json."""
@@ -291,24 +304,34 @@ def _checkpoint_folders(folder: Path) -> list[Path]:
     return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.rpartition("-")[2]))
 
 
-def _lock(folder: Path) -> IO[str] | None:
-    """Hold RUN/.lock until this process ends, however it ends."""
+def _lock(folder: Path) -> int | None:
+    """Lock the folder until this process ends, however it ends; returns what to close."""
     if fcntl is None:
         return None
-    file = (folder / ".lock").open("w")
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        file.close()
+        os.close(descriptor)
         raise RunError(
             f"Another process is at work in {folder}. Wait for it, end it, or choose another --out."
         ) from error
-    return file
+    return descriptor
 
 
-def _refuse_differences(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def refuse_differences(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Make sure that unfinished work is taken up only with the settings and inputs it was begun with.
+
+    Args:
+        folder: where it lies, for the message.
+        old: what the folder says, by part, for example "config" and "inputs".
+        new: what this command says; parts that only `old` has are not looked at.
+
+    Raises:
+        RunError: lists every difference.
+    """
     differences = []
-    for part in ("task", "config", "inputs"):
+    for part in new:
         before, after = _flat(part, old.get(part)), _flat(part, new[part])
         differences += [
             f"  {key}: {before.get(key)!r} in the folder, {after.get(key)!r} now"
@@ -317,9 +340,9 @@ def _refuse_differences(folder: Path, old: Mapping[str, Any], new: Mapping[str, 
         ]
     if differences:
         raise RunError(
-            f"{folder} holds an unfinished run that differs from this one:\n"
+            f"{folder} holds unfinished work that differs from this command:\n"
             + "\n".join(differences)
-            + "\nNothing was changed. Repeat the first command to resume it, or choose another --out."
+            + "\nNothing was changed. Repeat the first command to go on with it, or choose or make another folder."
         )
 
 

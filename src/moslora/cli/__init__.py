@@ -78,7 +78,9 @@ def _explain(arguments: list[str]) -> int:
     unknown = bool(named) and (not chosen or len(named) > 1)
     if unknown:
         names = [" ".join(words) for words in commands()]
-        close = difflib.get_close_matches(" ".join(named[:2]), names, 1) or difflib.get_close_matches(named[0], names, 1)
+        close = difflib.get_close_matches(" ".join(named[:2]), names, 1) or difflib.get_close_matches(
+            named[0], names, 1
+        )
         hint = f" Did you mean `moslora {close[0]}`?" if close else ""
         print(f"error: no command `moslora {' '.join(named[:2])}`.{hint}\n", file=sys.stderr)
         chosen = commands()

@@ -1,0 +1,108 @@
+"""Fine-tune a causal language model on commonsense questions.
+
+    moslora train commonsense --recipe commonsense/llama3-8b --model meta-llama/Meta-Llama-3-8B-Instruct \\
+        --data commonsense_170k.json --method moslora --out runs/moslora
+
+Writes RUN/run.json, recipe.toml, metrics.jsonl, adapter/ (for exact resume and for `moslora export`) and lora/ (the
+equal plain LoRA, for any LoRA client). The same command again resumes an unfinished run exactly; a finished one is
+never overwritten. Later wins: defaults, --recipe, --set, flags. See also `moslora eval commonsense`.
+"""
+
+import argparse
+import dataclasses
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from ..errors import ConfigError
+from ..recipes import configure, load_recipe, parse_assignments
+from ..tasks.commonsense.config import CommonsenseTrainConfig
+
+if TYPE_CHECKING:
+    from ..tasks.commonsense.estimate import Estimate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """Arguments of `moslora train commonsense`."""
+
+    config: Annotated[CommonsenseTrainConfig, tyro.conf.arg(name="")]
+    """All settings."""
+    out: Path | None = None
+    """Folder of the run: a new one, or that of an unfinished run, which is then resumed."""
+    recipe: str | None = None
+    """Name of a published setting, such as commonsense/llama3-8b, or the path of a .toml file."""
+    set: tuple[str, ...] = ()
+    """Settings as key=value, which replace those of the recipe."""
+    dry_run: bool = False
+    """Print parameters and an estimate of memory from the model's config alone, and stop."""
+
+    @classmethod
+    def parse(cls, arguments: list[str]) -> "Command":
+        """The command of these arguments: recipe and assignments become the defaults of the flags.
+
+        Raises:
+            ConfigError: a recipe or assignment that cannot be used.
+        """
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--recipe")
+        first.add_argument("--set", nargs="+", action="extend", default=[])
+        known, rest = first.parse_known_args(arguments)
+        layers = (load_recipe(known.recipe) if known.recipe else {}, parse_assignments(known.set))
+        named = any("model" in layer for layer in layers)  # if not, tyro asks for one
+        defaults = configure(CommonsenseTrainConfig, *layers, **({} if named else {"model": tyro.MISSING}))
+        start = cls(config=defaults, recipe=known.recipe, set=tuple(known.set))
+        return tyro.cli(cls, args=rest, default=start, prog="moslora train commonsense", description=__doc__)
+
+    def run(self) -> None:
+        """Train, or estimate."""
+        # PEFT still calls names that transformers has renamed: nothing the user can act on.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        if self.dry_run:
+            self._estimate()
+            return
+        if self.out is None:
+            raise ConfigError("No run folder: give one with --out.")
+        from ..tasks.commonsense.train import train
+
+        record = train(self.config, self.out)
+        print(
+            f"{self.out}: {record['steps']} steps, {record['parameters']['trainable']:,} trained parameters, "
+            f"loss {record['final_loss']:.4f}, {record['seconds']:.0f} s"
+        )
+        print(f"next: moslora eval commonsense --run {self.out} --data DIR --benchmarks NAME ...")
+
+    def _estimate(self) -> None:
+        from ..tasks.commonsense.data import read_items
+        from ..tasks.commonsense.estimate import estimate
+
+        print_estimate(estimate(self.config), self.config.method)
+        if self.config.data:
+            samples = sum(len(read_items(path)) for path in self.config.data) - self.config.validation_size
+            steps = math.ceil(samples / self.config.batch_size)
+            total = self.config.max_steps or math.ceil(steps * self.config.epochs)
+            print(f"{samples:,} samples, {steps:,} steps an epoch, {total:,} steps in all")
+
+
+def print_estimate(numbers: "Estimate", method: str) -> None:
+    """Print parameters and memory as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..tasks.commonsense.estimate import FORMULAS
+
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("trainable parameters", f"{numbers.trainable:,}")
+    table.add_row("of the base", f"{numbers.trainable / numbers.total:.4%}", end_section=True)
+    for part in ("weight", "adapter", "gradient", "optimizer", "activation", "loss"):
+        table.add_row(f"{part} memory", f"{getattr(numbers, f'{part}_bytes') / 2**30:,.3f} GiB")
+    table.add_row("estimate of the peak", f"{numbers.bytes / 2**30:,.3f} GiB")
+    console = Console()
+    console.print(f"{method} on {numbers.total:,} frozen parameters ({numbers.dtype})")
+    console.print(table)
+    console.print("\n".join(FORMULAS), style="dim", soft_wrap=True)

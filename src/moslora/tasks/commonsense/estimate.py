@@ -1,0 +1,134 @@
+"""Parameters and memory of a run, from the model's config alone: nothing is downloaded or allocated.
+
+The model is built on the meta device, where tensors have a shape and no content. Activations are not guessed from a
+formula per architecture: one forward pass on that device shows which tensors autograd would keep.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+
+from ...errors import ConfigError
+from . import model
+from .config import CommonsenseTrainConfig, check
+from .train import attach_adapter
+
+ADAM_STATES = 2  # mean and variance of each gradient
+FORMULAS = (
+    "weights: parameters x bytes of dtype",
+    "adapter, gradients: 4 bytes per trained parameter each; AdamW: 8 bytes",
+    "activations: what a forward pass of micro_batch_size x max_tokens keeps for the backward pass, fused attention",
+    "loss: the gradient of one micro-batch's logits in float32",
+)
+
+
+class Estimate(NamedTuple):
+    """Numbers of parameters, and bytes on one device."""
+
+    total: int
+    trainable: int
+    dtype: str
+    weight_bytes: int
+    adapter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    loss_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """The sum. CUDA's context and fragmentation come on top."""
+        parts = self.weight_bytes + self.adapter_bytes + self.gradient_bytes + self.optimizer_bytes
+        return parts + self.activation_bytes + self.loss_bytes
+
+
+def estimate(config: CommonsenseTrainConfig) -> Estimate:
+    """Estimate a run.
+
+    Args:
+        config: all settings; `config.model` may be a folder that holds nothing but config.json.
+
+    Raises:
+        ConfigError: a setting, model config or method that cannot be used.
+    """
+    check(config)
+    base_config = model.load_config(config.model, config.trust_remote_code)
+    dtype = model.resolve_dtype(config.dtype)
+    with torch.device("meta"):
+        base = _empty_model(base_config, dtype, config.trust_remote_code)
+        total = sum(parameter.numel() for parameter in base.parameters())
+        adapted = attach_adapter(base, config)
+        trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+        shape = (config.micro_batch_size, config.max_tokens)
+        kept = saved_bytes(adapted.train(), shape)
+        if config.gradient_checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+            one_layer = kept // base_config.get_text_config().num_hidden_layers  # computed again in the backward pass
+            kept = saved_bytes(adapted, shape) + one_layer
+    return Estimate(
+        total=total,
+        trainable=trainable,
+        dtype=str(dtype).removeprefix("torch."),
+        weight_bytes=total * dtype.itemsize,
+        adapter_bytes=4 * trainable,
+        gradient_bytes=4 * trainable,
+        optimizer_bytes=4 * ADAM_STATES * trainable,
+        activation_bytes=kept,
+        loss_bytes=4 * math.prod(shape) * base_config.get_text_config().vocab_size,
+    )
+
+
+def saved_bytes(adapted: torch.nn.Module, shape: tuple[int, int]) -> int:
+    """Bytes that autograd keeps between forward and backward pass, parameters not counted.
+
+    Args:
+        adapted: a causal language model on the meta device.
+        shape: samples and tokens of the micro-batch.
+    """
+    batch, length = shape
+    tokens = torch.zeros(shape, dtype=torch.long, device="meta")
+    mask = torch.zeros((batch, 1, length, length), dtype=torch.bool, device="meta")
+    with _recorded() as storages:
+        adapted(input_ids=tokens, attention_mask=mask, labels=tokens, use_cache=False)
+    own = {parameter.untyped_storage()._cdata for parameter in adapted.parameters()}
+    return sum(storage.nbytes() for key, storage in storages.items() if key not in own)
+
+
+@contextlib.contextmanager
+def _recorded() -> Iterator[dict[int, Any]]:
+    """Storages of the tensors saved for backward inside the block. Held, so that no two have the same address."""
+    storages: dict[int, Any] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield storages
+
+
+def _fused_attention(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
+) -> tuple[torch.Tensor, None]:
+    """Attention as a GPU's fused kernel keeps it: without its probabilities, which the meta device would count.
+
+    query (batch, heads, tokens, head_dim), key and value with fewer heads -> (batch, tokens, heads, head_dim).
+    """
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    attend = torch.ops.aten._scaled_dot_product_efficient_attention
+    return attend(query, key, value, None, True)[0].transpose(1, 2), None
+
+
+def _empty_model(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> transformers.PreTrainedModel:
+    transformers.AttentionInterface.register("fused", _fused_attention)
+    settings = {"dtype": dtype, "trust_remote_code": trust_remote_code, "attn_implementation": "fused"}
+    try:
+        return transformers.AutoModelForCausalLM.from_config(config, **settings)
+    except ValueError as error:
+        raise ConfigError(f"No causal language model fits the config: {error}") from error

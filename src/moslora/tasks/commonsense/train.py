@@ -1,0 +1,168 @@
+"""Fine-tune a causal language model on commonsense questions, with transformers' Trainer."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import peft
+import torch
+import transformers
+
+from ... import methods, runs
+from ...errors import ConfigError
+from .. import trainer as training
+from . import data, model
+from .config import CommonsenseTrainConfig, check
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TASK = "commonsense"
+STREAMS = ("init", "data", "dropout")
+
+
+def train(config: CommonsenseTrainConfig, out: Path) -> dict[str, Any]:
+    """Train, or resume, and fill the run folder.
+
+    Args:
+        config: all settings.
+        out: the run folder: new, empty, or of an unfinished run with the same config.
+
+    Returns:
+        the content of run.json.
+
+    Raises:
+        ConfigError: a setting, model or method that cannot be used.
+        DataError: a training file that cannot be used.
+        RunError: a run folder in the wrong state, or a loss that is not a number.
+    """
+    check(config)
+    adapter_config(config)
+    if config.dtype == "float16" and not torch.cuda.is_available():
+        raise ConfigError("dtype float16 needs a GPU, and none was found: choose --dtype float32 or bfloat16.")
+    if not config.data:
+        raise ConfigError("No training data: give files with --data.")
+    items = [item for path in config.data for item in data.read_items(path)]
+    base_config = model.load_config(config.model, config.trust_remote_code)
+    inputs = {
+        "model": model.identity(config.model, base_config),
+        "data": {path: runs.file_sha256(Path(path)) for path in config.data},
+    }
+    seeds = {"run": config.seed} | {stream: runs.stream_seed(config.seed, stream) for stream in STREAMS}
+    with runs.Run.open(out, task=TASK, config=dataclasses.asdict(config), inputs=inputs, seeds=seeds) as run:
+        _train(config, items, run)
+    return run.record
+
+
+def adapter_config(config: CommonsenseTrainConfig) -> "peft.PeftConfig":
+    """PEFT's config of the adapter.
+
+    Raises:
+        ConfigError: unknown method.
+    """
+    targets = list(config.target_modules)
+    return methods.peft_config(
+        config.method,
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        target_modules="all-linear" if targets == ["all-linear"] else targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def attach_adapter(base: "PreTrainedModel", config: CommonsenseTrainConfig) -> "peft.PeftModel":
+    """The base with a fresh adapter, drawn from the run's stream "init".
+
+    Raises:
+        ConfigError: the model has none of the target modules.
+    """
+    transformers.set_seed(runs.stream_seed(config.seed, "init"))
+    try:
+        return peft.get_peft_model(base, adapter_config(config))
+    except ValueError as error:
+        raise ConfigError(f"The adapter does not fit the model {config.model!r}: {error}") from error
+
+
+def _train(config: CommonsenseTrainConfig, items: list[data.Item], run: runs.Run) -> None:
+    tokenizer = model.load_tokenizer(config.model, config.trust_remote_code)
+    split = data.prepare(
+        items,
+        tokenizer,
+        max_tokens=config.max_tokens,
+        train_on_inputs=config.train_on_inputs,
+        validation_size=config.validation_size,
+        seed=runs.stream_seed(config.seed, "data"),
+    )
+    base = model.load_base(config.model, model.resolve_dtype(config.dtype), config.trust_remote_code)
+    adapted = attach_adapter(base, config)
+    trainable, total = adapted.get_nb_trainable_parameters()
+    run.record |= {
+        "parameters": {"trainable": trainable, "total": total},
+        "samples": {"train": len(split.train), "validation": config.validation_size, "dropped": split.dropped},
+    }
+    run.save()
+    trainer = transformers.Trainer(
+        model=adapted,
+        args=_arguments(config, run.folder / "checkpoints"),
+        train_dataset=split.train,
+        eval_dataset=split.validation,
+        data_collator=transformers.DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
+    )
+    steps = training.fit(trainer, run, config.checkpoint_limit)
+    training.save_adapter(trainer, run.folder)
+    losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl") if "loss" in row]
+    run.record |= {"steps": steps, "final_loss": losses[-1] if losses else None}
+
+
+def _arguments(config: CommonsenseTrainConfig, checkpoints: Path) -> transformers.TrainingArguments:
+    """The settings in the words of transformers' Trainer."""
+    dtype = model.resolve_dtype(config.dtype)
+    evaluation = "steps" if config.validation_size else "no"
+    arguments = transformers.TrainingArguments(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=config.micro_batch_size,
+        per_device_eval_batch_size=config.micro_batch_size,
+        gradient_accumulation_steps=_accumulation(config),
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_scheduler,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch",
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        gradient_checkpointing=config.gradient_checkpointing,
+        seed=runs.stream_seed(config.seed, "dropout"),
+        data_seed=runs.stream_seed(config.seed, "data"),
+        full_determinism=config.deterministic,
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy=evaluation,
+        eval_steps=config.save_steps,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        load_best_model_at_end=config.keep_best,
+        metric_for_best_model="loss" if config.keep_best else None,
+        report_to=config.report_to,
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    # One process drives one GPU. Otherwise Trainer would spread over all it sees and multiply the batch size.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def _accumulation(config: CommonsenseTrainConfig) -> int:
+    """Forward passes of one process per optimizer step."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    passes, rest = divmod(config.batch_size, config.micro_batch_size * processes)
+    if rest:
+        raise ConfigError(
+            f"batch_size {config.batch_size} cannot be split over {processes} processes in micro-batches of "
+            f"{config.micro_batch_size}: choose a multiple of {config.micro_batch_size * processes}."
+        )
+    return passes

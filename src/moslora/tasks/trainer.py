@@ -1,0 +1,156 @@
+"""What every run under transformers' Trainer needs: live metrics, checkpoints that can be trusted, exact resume."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import peft
+import safetensors.torch
+import torch
+import transformers
+from transformers.trainer_callback import PrinterCallback
+
+from .. import runs
+from ..checkpoint import export_adapter
+from ..errors import CheckpointError, RunError
+from .progress import progress_bar
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+class RunCallback(transformers.TrainerCallback):
+    """Writes metrics.jsonl, marks complete checkpoints, and removes old ones only once a newer one is complete."""
+
+    def __init__(self, run: runs.Run, checkpoint_limit: int) -> None:
+        self.run = run
+        self.checkpoint_limit = checkpoint_limit
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Raise RunError for a loss that is not a number; else write it down."""
+        logs = logs or {}
+        row = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6)}
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise RunError(
+                    f"The loss is {logs['loss']} at step {state.global_step}. Training stopped. Try a lower learning "
+                    "rate, more warm-up steps, or --dtype bfloat16 or float32."
+                )
+            self.run.log({**row, **{key: logs.get(key) for key in ("loss", "learning_rate", "grad_norm")}})
+        elif "eval_loss" in logs:
+            self.run.log({**row, "validation_loss": logs["eval_loss"]})
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Mark the checkpoint that was just written as complete, then rotate."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()  # every process has written its part
+        if not runs.is_main_process():
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        for path in folder.rglob("*"):
+            _to_disk(path)
+        runs.write_text(folder / runs.COMPLETE, f"step {state.global_step}\n")
+        for old in self.run.checkpoints()[: -self.checkpoint_limit]:
+            if str(old) != str(state.best_model_checkpoint):
+                shutil.rmtree(old)
+
+
+class ProgressCallback(transformers.TrainerCallback):
+    """A bar on stderr with the latest losses."""
+
+    def __init__(self) -> None:
+        self.bar = progress_bar()
+        self.notes: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show the bar, at the step a resumed run has reached."""
+        self.bar.start()
+        self.task = self.bar.add_task("train", total=state.max_steps, completed=state.global_step, note="")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Show the loss."""
+        names = {"loss": "loss", "eval_loss": "validation"}
+        self.notes |= {names[key]: f"{value:.4f}" for key, value in (logs or {}).items() if key in names}
+        note = " ".join(f"{name} {value}" for name, value in self.notes.items())
+        self.bar.update(self.task, note=note, refresh=True)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Leave the finished bar on the screen."""
+        self.bar.stop()
+
+
+def fit(trainer: transformers.Trainer, run: runs.Run, checkpoint_limit: int) -> int:
+    """Train to the end, from the newest complete checkpoint if the run was interrupted.
+
+    Args:
+        trainer: with a PEFT model, and RUN/checkpoints as its output folder. It must save by steps and keep all
+            checkpoints: this function rotates them.
+        run: an open run.
+        checkpoint_limit: complete checkpoints kept.
+
+    Returns:
+        the optimizer steps of the whole run.
+
+    Raises:
+        RunError: the loss is not a number.
+        CheckpointError: the newest checkpoint says it is complete but cannot be read.
+    """
+    progress = ProgressCallback()
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(RunCallback(run, checkpoint_limit))
+    trainer.add_callback(progress)
+    run.drop_unfinished_checkpoints()
+    checkpoint = run.checkpoints()[-1] if run.checkpoints() else None
+    state = _read_state(checkpoint) if checkpoint else {"global_step": 0}
+    if run.resumed:
+        run.rewind(state["global_step"])
+    try:
+        if checkpoint is None or state["global_step"] < state["max_steps"]:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            return trainer.state.global_step
+        # All steps were done: one more, as Trainer would add, would change the result.
+        kept = Path(str(state.get("best_model_checkpoint") or checkpoint))
+        peft.set_peft_model_state_dict(trainer.model, safetensors.torch.load_file(kept / ADAPTER_WEIGHTS))
+        return state["global_step"]
+    finally:
+        progress.bar.stop()
+
+
+def save_adapter(trainer: transformers.Trainer, folder: Path) -> None:
+    """Write FOLDER/adapter, the trained adapter as PEFT saves it, and FOLDER/lora, the equal plain LoRA.
+
+    Raises:
+        CheckpointError: the plain LoRA, read back, is not equal.
+    """
+    unfinished = folder / "adapter.unfinished"
+    trainer.save_model(str(unfinished))  # every process takes part, where the weights are spread
+    if not runs.is_main_process():
+        return
+    (unfinished / "training_args.bin").unlink(missing_ok=True)  # a pickle; run.json says it all
+    for name in ("adapter", "lora"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    unfinished.rename(folder / "adapter")
+    export_adapter(folder / "adapter", folder / "lora", format="peft")
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"Checkpoint {checkpoint} is marked complete but cannot be read: {error}. Remove it to resume from the "
+            "one before it."
+        ) from error
+
+
+def _to_disk(path: Path) -> None:
+    """Bring a file to the disk, so that the mark of completeness never gets there before it."""
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
