@@ -19,10 +19,10 @@ def tokenizer(tiny_model):
 
 def test_prompts_have_the_words_of_the_protocol_and_end_before_the_answer():
     prompt = training_prompt("Do it.")
-    assert prompt.split() == (
+    assert " ".join(prompt.split()) == (
         "Below is an instruction that describes a task. Write a response that appropriately completes the request. "
         "### Instruction: Do it. ### Response:"
-    ).split()
+    )
     assert "### Input:" in training_prompt("Do it.", "with this")
     assert evaluation_prompt("Do it.").split() == prompt.split()
     assert prompt.endswith("### Response:\n" + 16 * " ")
@@ -46,9 +46,7 @@ def test_a_long_sample_loses_its_end_and_gets_no_end_of_text(tokenizer):
 
 def test_samples_without_a_visible_answer_are_dropped_and_counted(tokenizer):
     long = {**ITEM, "instruction": "word " * 400}
-    split = prepare(
-        [ITEM, long, ITEM], tokenizer, max_tokens=256, train_on_inputs=False, validation_size=1, seed=0
-    )
+    split = prepare([ITEM, long, ITEM], tokenizer, max_tokens=256, train_on_inputs=False, validation_size=1, seed=0)
     assert (len(split.train), len(split.validation), split.dropped) == (1, 1, 1)
     with pytest.raises(DataError, match="nothing is left to train on"):
         prepare([long], tokenizer, max_tokens=256, train_on_inputs=False, validation_size=0, seed=0)

@@ -1,0 +1,68 @@
+"""The command line as a whole: help, speed of the help, errors."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+import moslora
+from moslora.cli import commands, main
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for words, summary in commands().items():
+        assert " ".join(words) in printed
+        assert summary in printed
+        assert summary.endswith(".")
+
+
+def test_help_takes_less_than_half_a_second():
+    command = [sys.executable, "-c", "from moslora.cli import main; main(['--help'])"]
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def test_help_imports_neither_torch_nor_peft():
+    code = "import sys\nfrom moslora.cli import main\nmain(['--help'])\nprint({'torch', 'peft'} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("words", sorted(commands()), ids=" ".join)
+def test_every_command_explains_itself_with_an_example(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--help"])
+    assert caught.value.code == 0
+    assert f"moslora {' '.join(words)}" in capsys.readouterr().out
+
+
+def test_a_group_lists_its_commands(capsys):
+    assert main(["train"]) == 0
+    printed = capsys.readouterr().out
+    assert "train commonsense" in printed
+    assert "export" not in printed.partition("usage")[2].partition("\n\n")[2].replace("export, inspect", "")
+
+
+def test_a_wrong_word_gets_the_nearest_command(capsys):
+    assert main(["train", "comonsense"]) == 2
+    assert "Did you mean `moslora train commonsense`?" in capsys.readouterr().err
+
+
+def test_an_error_is_one_line_without_a_traceback(capsys):
+    assert main(["train", "commonsense", "--model", "/nowhere", "--data", "x.json"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "--out" in message
+    assert "Traceback" not in message
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"moslora {moslora.__version__}\n"

@@ -1,0 +1,84 @@
+"""Estimates from a config alone, at the paper's size."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+import transformers
+
+from moslora.cli import main
+from moslora.errors import ConfigError
+from moslora.tasks.commonsense.config import CommonsenseTrainConfig
+from moslora.tasks.commonsense.estimate import estimate, saved_bytes
+from moslora.tasks.commonsense.train import attach_adapter
+
+LLAMA_3_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "rope_theta": 500000.0,
+    "rms_norm_eps": 1e-05,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A folder with the config of LLaMA-3-8B and nothing else."""
+    folder = tmp_path_factory.mktemp("llama")
+    (folder / "config.json").write_text(json.dumps(LLAMA_3_8B))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [("lora", 28_311_552), ("ts-mixing", 28_311_552), ("moslora", 28_352_512), ("moslora-orthogonal", 28_352_512)],
+)
+def test_trained_parameters_of_the_paper(llama, method, parameters):
+    numbers = estimate(CommonsenseTrainConfig(model=llama, method=method, dtype="bfloat16"))
+    assert numbers.trainable == parameters
+    assert numbers.total == 8_030_261_248
+
+
+def test_dry_run_prints_them(llama, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    for method, printed in (("lora", "28,311,552"), ("moslora", "28,352,512")):
+        words = ["train", "commonsense", "--recipe", "commonsense/llama3-8b", "--model", llama, "--method", method]
+        assert main([*words, "--dry-run"]) == 0
+        assert printed in capsys.readouterr().out
+
+
+def test_memory_parts_follow_their_formulas(llama):
+    config = CommonsenseTrainConfig(model=llama, dtype="bfloat16")
+    numbers = estimate(config)
+    assert numbers.weight_bytes == 2 * numbers.total
+    assert numbers.optimizer_bytes == 8 * numbers.trainable
+    assert numbers.loss_bytes == 4 * 4 * 256 * 128256
+    less = estimate(dataclasses.replace(config, gradient_checkpointing=True))
+    assert less.activation_bytes < numbers.activation_bytes / 4
+    assert (less.weight_bytes, less.adapter_bytes) == (numbers.weight_bytes, numbers.adapter_bytes)
+
+
+def test_activations_seen_on_the_meta_device_are_those_of_a_real_forward_pass(tiny_model):
+    """Both attentions are fused; what the CPU's kernel keeps beside its inputs and output is the log-sum-exp."""
+    config = CommonsenseTrainConfig(model=str(tiny_model), dtype="float32", dropout=0.0)
+    base_config = transformers.AutoConfig.from_pretrained(tiny_model)
+    kept = {}
+    for device in ("meta", "cpu"):
+        with torch.device(device):
+            base = transformers.AutoModelForCausalLM.from_config(base_config, attn_implementation="sdpa")
+            adapted = attach_adapter(base, config).train()
+            kept[device] = saved_bytes(adapted, (2, 24))
+    assert kept["meta"] == pytest.approx(kept["cpu"], rel=0.1)
+
+
+def test_an_unknown_model_says_so(tmp_path):
+    with pytest.raises(ConfigError, match="Cannot read a model config"):
+        estimate(CommonsenseTrainConfig(model=str(tmp_path)))

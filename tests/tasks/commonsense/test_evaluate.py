@@ -1,0 +1,140 @@
+"""Evaluation of a tiny run: batches, resuming, scores."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+import transformers
+
+from moslora import runs
+from moslora.errors import DataError, RunError
+from moslora.tasks.commonsense import evaluate as evaluation
+from moslora.tasks.commonsense.config import CommonsenseEvalConfig, CommonsenseTrainConfig
+from moslora.tasks.commonsense.evaluate import evaluate
+from moslora.tasks.commonsense.prompt import evaluation_prompt
+from moslora.tasks.commonsense.train import train
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model, questions, tmp_path_factory):
+    """A run that has learned the form of the answer."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    config = CommonsenseTrainConfig(
+        model=str(tiny_model),
+        data=(str(questions / "train.json"),),
+        target_modules=("all-linear",),
+        rank=8,
+        dropout=0.0,
+        batch_size=8,
+        micro_batch_size=8,
+        max_steps=60,
+        learning_rate=2e-2,
+        warmup_steps=5,
+        logging_steps=10,
+        save_steps=60,
+        train_on_inputs=False,
+    )
+    train(config, folder)
+    return folder
+
+
+@pytest.fixture
+def config(trained, questions, tmp_path):
+    """Settings of an evaluation of a fresh copy of the run."""
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for name in ("run.json", "adapter"):
+        (copy / name).symlink_to(trained / name)
+    return CommonsenseEvalConfig(
+        run=copy, data=questions, benchmarks=("toy",), num_beams=1, max_new_tokens=8, batch_size=5
+    )
+
+
+def test_every_question_is_answered_once_and_in_order(config, questions):
+    scores = evaluate(config)
+    items = json.loads((questions / "toy" / "test.json").read_text())
+    rows = runs.read_rows(config.run / "eval" / "predictions" / "toy.jsonl")
+    assert [row["index"] for row in rows] == list(range(len(items)))
+    assert [row["label"] for row in rows] == [item["answer"] for item in items]
+    assert scores["benchmarks"]["toy"]["n"] == len(items)
+    assert scores["benchmarks"]["toy"]["correct"] == sum(row["prediction"] == row["label"] for row in rows)
+    assert scores == runs.read_json(config.run / "eval" / "scores.json")
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_left_padded_batches_give_what_each_question_alone_gives(config, tiny_model, questions, num_beams):
+    import peft
+
+    evaluate(dataclasses.replace(config, num_beams=num_beams, batch_size=12))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    adapted = peft.PeftModel.from_pretrained(base, config.run / "adapter").eval()
+    items = json.loads((questions / "toy" / "test.json").read_text())
+    rows = runs.read_rows(config.run / "eval" / "predictions" / "toy.jsonl")
+    for item, row in zip(items, rows, strict=True):
+        ids = tokenizer(evaluation_prompt(item["instruction"]), return_tensors="pt")
+        with torch.no_grad():
+            out = adapted.generate(**ids, num_beams=num_beams, max_new_tokens=8, do_sample=False, pad_token_id=1)
+        alone = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert alone == row["output"]
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(config, monkeypatch):
+    expected = evaluate(config)
+    path = config.run / "eval" / "predictions" / "toy.jsonl"
+    rows = runs.read_rows(path)
+    runs.rewrite_rows(path, rows[3:8])
+    with path.open("a") as file:
+        file.write('{"index": 9, "outp')  # what a crash leaves
+    asked = []
+    generate = evaluation._generate
+
+    def remember(adapted, tokenizer, batch, config):
+        asked.extend(question.number for question in batch)
+        return generate(adapted, tokenizer, batch, config)
+
+    monkeypatch.setattr(evaluation, "_generate", remember)
+    assert evaluate(config) == expected
+    assert runs.read_rows(path) == rows
+    assert sorted(asked) == [0, 1, 2, 8, 9, 10, 11]
+
+
+def test_a_finished_evaluation_is_only_read(config, monkeypatch):
+    expected = evaluate(config)
+    monkeypatch.setattr(evaluation, "_answer", None)
+    assert evaluate(config) == expected
+
+
+def test_other_settings_or_data_are_never_mixed_in(config, questions, tmp_path):
+    evaluate(dataclasses.replace(config, limit=4))
+    with pytest.raises(RunError, match=r"settings.num_beams: 1 in the folder, 2 now"):
+        evaluate(dataclasses.replace(config, limit=4, num_beams=2))
+    with pytest.raises(RunError, match=r"data.toy.questions: 4 in the folder, 12 now"):
+        evaluate(config)
+
+
+def test_another_benchmark_joins_the_scores(config, questions, tmp_path):
+    data = tmp_path / "data"
+    for name in ("toy", "toy2"):
+        (data / name).mkdir(parents=True)
+        (data / name / "test.json").write_bytes((questions / "toy" / "test.json").read_bytes())
+    first = evaluate(dataclasses.replace(config, data=data, limit=4))
+    both = evaluate(dataclasses.replace(config, data=data, limit=4, benchmarks=("toy2",)))
+    assert both["benchmarks"] == {"toy": first["benchmarks"]["toy"], "toy2": first["benchmarks"]["toy"]}
+
+
+def test_the_base_is_measured_without_the_adapter_in_a_folder_of_its_own(config):
+    adapted = evaluate(config)
+    base = evaluate(dataclasses.replace(config, base_only=True))
+    assert (config.run / "eval-base" / "scores.json").exists()
+    assert base["benchmarks"]["toy"]["unanswered"] > adapted["benchmarks"]["toy"]["unanswered"]
+
+
+def test_an_unfinished_run_and_an_unknown_benchmark_are_refused(config, trained):
+    with pytest.raises(DataError, match=r"No benchmark 'arc'.*Found in .*: toy"):
+        evaluate(dataclasses.replace(config, benchmarks=("arc",)))
+    (config.run / "run.json").unlink()
+    runs.write_json(config.run / "run.json", {"status": "running"})
+    with pytest.raises(RunError, match="not finished"):
+        evaluate(config)
