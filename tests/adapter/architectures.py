@@ -105,7 +105,9 @@ def _language() -> dict[str, Tensor]:
 
 TRANSFORMERS = {
     "gpt2": Architecture(_gpt2, _language, {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
-    "bert": Architecture(_bert, _language, {"target_modules": ["query", "value", "dense", "word_embeddings"], "task_type": "SEQ_CLS"}),
+    "bert": Architecture(
+        _bert, _language, {"target_modules": ["query", "value", "dense", "word_embeddings"], "task_type": "SEQ_CLS"}
+    ),
     "llama": Architecture(tiny_llama, _language, {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}),
     "mixtral": Architecture(
         _mixtral,
@@ -119,7 +121,5 @@ TRANSFORMERS = {
     "t5": Architecture(
         _t5, lambda: {"input_ids": words(), "decoder_input_ids": words((2, 5))}, {"target_modules": ["q", "v", "wi"]}
     ),
-    "vit": Architecture(
-        _vit, _pixels, {"target_modules": ["query", "value", "q_proj", "v_proj", "projection"]}
-    ),
+    "vit": Architecture(_vit, _pixels, {"target_modules": ["query", "value", "q_proj", "v_proj", "projection"]}),
 }

@@ -60,9 +60,7 @@ def adopt_layer(layer: LoraLayer, target: str) -> None:
     layer.mixer_target = target
 
 
-def mix(
-    layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixer: nn.Parameter | None = None
-) -> None:
+def mix(layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixer: nn.Parameter | None = None) -> None:
     """Put the configured mixer between A and B of one adapter, unless it is there.
 
     Args:

@@ -42,7 +42,7 @@ class EffectiveWeight(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
             if weight is not None:
-                if func is Tensor.data.__get__ or func is Tensor.detach:  # type: ignore[attr-defined]
+                if func in (Tensor.data.__get__, Tensor.detach):  # type: ignore[attr-defined]
                     return cls.of(result.as_subclass(Tensor), weight._raw, weight._write)
                 if _writes(func):
                     weight._write(weight.detach().as_subclass(Tensor))
@@ -58,7 +58,7 @@ _READ_FROM_RAW: dict[Any, Callable[[nn.Parameter], Any]] = {
 
 def _writes(func: Any) -> bool:
     name = getattr(func, "__name__", "")
-    if func is Tensor.data.__set__ or name == "__setitem__":  # type: ignore[attr-defined]
+    if func == Tensor.data.__set__ or name == "__setitem__":  # type: ignore[attr-defined]
         return True
     return (name.endswith("_") and not name.endswith("__") and name != "requires_grad_") or name.startswith("__i")
 
