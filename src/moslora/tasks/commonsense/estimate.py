@@ -86,12 +86,13 @@ def saved_bytes(adapted: torch.nn.Module, shape: tuple[int, int]) -> int:
     """Bytes that autograd keeps between forward and backward pass, parameters not counted.
 
     Args:
-        adapted: a causal language model on the meta device.
+        adapted: a causal language model, on the meta device to allocate nothing.
         shape: samples and tokens of the micro-batch.
     """
     batch, length = shape
-    tokens = torch.zeros(shape, dtype=torch.long, device="meta")
-    mask = torch.zeros((batch, 1, length, length), dtype=torch.bool, device="meta")
+    device = next(adapted.parameters()).device
+    tokens = torch.zeros(shape, dtype=torch.long, device=device)
+    mask = torch.ones((batch, 1, length, length), dtype=torch.bool, device=device)
     with _recorded() as storages:
         adapted(input_ids=tokens, attention_mask=mask, labels=tokens, use_cache=False)
     own = {parameter.untyped_storage()._cdata for parameter in adapted.parameters()}

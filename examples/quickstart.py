@@ -1,0 +1,34 @@
+"""MoSLoRA in plain PyTorch and PEFT: attach it, train it, leave it as a plain LoRA.
+
+    python examples/quickstart.py my-lora
+
+Runs in seconds on a CPU, with the small model that comes with the package.
+"""
+
+import sys
+
+import torch
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import moslora
+from moslora.embedded import model_folder
+
+torch.manual_seed(0)
+tokenizer = AutoTokenizer.from_pretrained(model_folder())
+base = AutoModelForCausalLM.from_pretrained(model_folder())
+model = get_peft_model(base, moslora.MosLoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
+model.print_trainable_parameters()
+
+text = tokenizer("Mixing subspaces costs r squared parameters a layer.", return_tensors="pt")
+optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+for step in range(20):
+    loss = model(**text, labels=text["input_ids"]).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    if step % 5 == 0 or step == 19:
+        print(f"step {step:2d}  loss {loss.item():.3f}")
+
+moslora.to_lora(model).save_pretrained(sys.argv[1])
+print(f"Plain LoRA of the same rank and function: {sys.argv[1]}")
