@@ -1,7 +1,7 @@
 """From a live MoSLoRA to the plain LoRA that equals it: A := M @ A, at the same rank."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig
@@ -29,12 +29,13 @@ def to_lora(model: nn.Module, adapter_name: str | None = None) -> nn.Module:
     Raises:
         UnsupportedError: the model has no such MoSLoRA adapter, or it is merged.
     """
-    configs = _moslora_configs(model, adapter_name)
-    for name, config in configs.items():
+    chosen = _moslora_configs(model, adapter_name)
+    configs = cast(dict[str, Any], model.peft_config)
+    for name, config in chosen.items():
         fold_adapter(model, name)
-        model.peft_config[name] = plain_config(config)
-    if getattr(model, "peft_type", None) is not None and not _mixed_configs(model.peft_config):
-        model.peft_type = next(iter(model.peft_config.values())).peft_type
+        configs[name] = plain_config(config)
+    if getattr(model, "peft_type", None) is not None and not _mixed_configs(configs):
+        model.peft_type = next(iter(configs.values())).peft_type
     return model
 
 

@@ -28,15 +28,25 @@ class MixedLayer:
     lora_class: type[LoraLayer]
     mixer_target: str
 
+    # Of the PEFT class behind this mixin:
+    adapter_layer_names: tuple[str, ...]
+    lora_A: Any
+    lora_embedding_A: nn.ParameterDict
+    lora_embedding_B: Any
+    lora_embedding_mixer: nn.ParameterDict
+    lora_variant: dict[str, Any]
+    merged_adapters: list[str]
+    r: dict[str, int]
+
     def update_layer(self, adapter_name: str, *args: Any, config: Any, **kwargs: Any) -> None:
         forget_mixer(self, adapter_name)
-        super().update_layer(adapter_name, *args, config=config, **kwargs)
+        super().update_layer(adapter_name, *args, config=config, **kwargs)  # type: ignore[misc]
         if isinstance(config, MosLoraConfig):
             mix(self, adapter_name, config)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made at run time, so pickle and deepcopy have to be told how to make it again.
-        _, _, *state = super().__reduce_ex__(protocol)
+        _, _, *state = tuple(super().__reduce_ex__(protocol))
         return (_blank_mixed_layer, (self.lora_class,), *state)
 
 
@@ -48,7 +58,7 @@ def mixed_layer_class(lora_class: type[LoraLayer]) -> type[MixedLayer]:
 
 
 def _blank_mixed_layer(lora_class: type[LoraLayer]) -> MixedLayer:
-    cls = mixed_layer_class(lora_class)
+    cls = mixed_layer_class(lora_class)  # type: ignore[arg-type]
     return cls.__new__(cls)
 
 
@@ -56,7 +66,7 @@ def adopt_layer(layer: LoraLayer, target: str) -> None:
     """Make `layer` a MixedLayer; nothing happens if it is one."""
     if isinstance(layer, MixedLayer):
         return
-    layer.__class__ = mixed_layer_class(type(layer))
+    layer.__class__ = mixed_layer_class(type(layer))  # type: ignore[arg-type]
     layer.mixer_target = target
 
 

@@ -5,7 +5,7 @@ PEFT reads `lora_A[name].weight` wherever it merges, converts, quantises or mixe
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class EffectiveWeight(Tensor):
 # Under no_grad a product claims to need no gradient, and its own .grad is always empty.
 _READ_FROM_RAW: dict[Any, Callable[[nn.Parameter], Any]] = {
     Tensor.requires_grad.__get__: lambda raw: raw.requires_grad,  # type: ignore[attr-defined]
-    Tensor.grad.__get__: lambda raw: raw.grad,  # type: ignore[attr-defined]
+    Tensor.grad.__get__: lambda raw: raw.grad,  # type: ignore[union-attr]
 }
 
 
@@ -88,13 +88,15 @@ class MixedFactor(nn.Module):
         module.__class__ = MIXED_CLASSES[type(module)]
         module.register_parameter("raw", raw)
         module.register_parameter("mixer", mixer)
-        module.mixer_kind, module.experts = kind, experts
+        adopted = cast(MixedFactor, module)
+        adopted.mixer_kind, adopted.experts = kind, experts
 
     def unmix(self) -> None:
         """Turn back into the plain class, in place, with `M @ A` as the parameter `weight`."""
         weight = nn.Parameter(self.effective().detach(), requires_grad=self.raw.requires_grad)
         del self._parameters["raw"], self._parameters["mixer"], self.mixer_kind, self.experts
-        self.__class__ = next(plain for plain, mixed in MIXED_CLASSES.items() if mixed is type(self))
+        plain = next(plain for plain, mixed in MIXED_CLASSES.items() if mixed is type(self))
+        self.__class__ = plain  # type: ignore[assignment]
         self.register_parameter("weight", weight)
 
     def effective(self) -> Tensor:
@@ -225,10 +227,10 @@ class MixedEmbeddingFactors(nn.ParameterDict):
         self.kinds.pop(name, None)
         super().__delitem__(name)
 
-    def items(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
+    def items(self) -> Iterator[tuple[str, Any]]:
         return ((name, self.raw(name)) for name in self)
 
-    def values(self) -> Iterator[Any]:  # type: ignore[override]
+    def values(self) -> Iterator[Any]:
         return (self.raw(name) for name in self)
 
     def _write(self, name: str, value: Tensor) -> None:
