@@ -64,7 +64,7 @@ class MosLoraModel(LoraModel):
     def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str, **kwargs: Any) -> None:
         """PEFT's combination of adapters. The result is a plain LoRA: its A and B already hold the mixers."""
         first = self.peft_config.get(adapters[0])
-        if first is None or adapter_name in self.peft_config:
+        if not isinstance(first, MosLoraConfig) or adapter_name in self.peft_config:
             super().add_weighted_adapter(adapters, weights, adapter_name, **kwargs)
             return
         # PEFT derives the new config from the first adapter's.
