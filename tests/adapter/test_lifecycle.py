@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.hotswap import hotswap_adapter, prepare_model_for_compiled_hotswap
@@ -180,6 +180,16 @@ def test_a_concatenation_of_adapters_is_the_sum_of_their_updates(tmp_path):
     model.save_pretrained(tmp_path, selected_adapters=["sum"])
     loaded = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / "sum").eval()
     assert torch.equal(logits(loaded), logits(model))
+
+
+def test_a_model_of_exported_adapters_takes_another_plain_lora():
+    model = to_lora(adapted(tiny_llama(), "default", FIRST))
+    before = logits(model)
+    model.add_adapter("plain", LoraConfig(**FIRST))
+    assert torch.equal(logits(model), before)
+    model.set_adapter("plain")
+    assert not any("mixer" in n or n.endswith("raw") for n in model.state_dict())
+    assert torch.equal(logits(model), logits(tiny_llama()))
 
 
 @pytest.mark.parametrize("name", ["first", "second", "third"])

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from peft import LoraModel
+from peft import LoraConfig, LoraModel
 from peft.tuners.lora.layer import LoraLayer
 from peft.utils import PeftType
 from peft.utils.transformers_weight_conversion import (
@@ -39,7 +39,7 @@ class MosLoraModel(LoraModel):
 
     def _create_and_replace(
         self,
-        lora_config: MosLoraConfig,
+        lora_config: LoraConfig,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
@@ -52,6 +52,8 @@ class MosLoraModel(LoraModel):
             super()._create_and_replace(
                 lora_config, adapter_name, target, target_name, parent, current_key=current_key, **kwargs
             )
+        if not isinstance(lora_config, MosLoraConfig):  # another adapter for a model that was turned to_lora
+            return
         shared_mixer = None
         if embedding is not None and adapter_name in embedding.lora_embedding_mixer:
             # The tied layer applies the transpose of the embedding's update, so its mixer is the transpose too.
@@ -103,7 +105,7 @@ class MosLoraModel(LoraModel):
         fold_adapter(self.model, adapter_name)
         return super().subtract_mutated_init(output_state_dict, adapter_name, kwargs)
 
-    def _tied_embedding(self, config: MosLoraConfig, target_name: str) -> MixedLayer | None:
+    def _tied_embedding(self, config: LoraConfig, target_name: str) -> MixedLayer | None:
         if target_name not in (getattr(config, "target_modules_to_tie", None) or []):
             return None
         embedding = self.model.get_input_embeddings()
@@ -112,7 +114,7 @@ class MosLoraModel(LoraModel):
 
 
 @contextlib.contextmanager
-def _as_lora(config: MosLoraConfig) -> Iterator[None]:
+def _as_lora(config: LoraConfig) -> Iterator[None]:
     own_type = config.peft_type
     config.peft_type = PeftType.LORA
     try:

@@ -6,7 +6,6 @@ from peft.utils import PeftType, hotswap
 from .config import MosLoraConfig, MosPeftType
 from .model import MosLoraModel
 
-
 # PEFT's hotswap pads or crops one axis of a factor; the mixer has two, and the halves of a butterfly would move.
 KEPT_BY_A_HOTSWAP = ("r", "rank_pattern", "mixer", "mixer_pattern")
 
