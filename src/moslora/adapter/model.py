@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .config import MosLoraConfig
 from .fold import fold_adapter, fold_state_dict
 from .layers import MixedLayer, adopt_layer, mix
+from .loading import check_factors
 from .modules import MixedEmbeddingFactors
 
 
@@ -75,6 +76,14 @@ class MosLoraModel(LoraModel):
             super().add_weighted_adapter(adapters, weights, adapter_name, **kwargs)
         finally:
             self.peft_config[adapters[0]] = first
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: LoraConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        check_factors(model, adapter_name, remapped)
+        return remapped
 
     @classmethod
     def _convert_state_dict_for_initial_model(
