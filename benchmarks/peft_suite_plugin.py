@@ -68,8 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _stock_id(node_id: str) -> str:
-    """The id of a test on the stock side: parametrised ids hold the name of the config class."""
-    return node_id.replace("MosLoraConfig", "LoraConfig")
+    """The id of a test on the stock side: parametrised ids are made from the name of the config class."""
+    return node_id.replace("MosLora", "Lora")
 
 
 def _may_concern_lora(item: pytest.Item) -> bool:

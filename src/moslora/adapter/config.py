@@ -16,7 +16,7 @@ from ..errors import ConfigError, MoSLoRAWarning
 FREE_INITS = (True, False, "gaussian", "eva")
 
 
-class MosPeftType(enum.StrEnum):
+class MosPeftType(str, enum.Enum):  # noqa: UP042 - PEFT cuts the name out of str(), which StrEnum shortens
     """PEFT's own list of types is closed; stock PEFT stops at an unknown one, where "LORA" would lose the mixer."""
 
     MOSLORA = "MOSLORA"

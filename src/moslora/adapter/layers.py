@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora.layer import LoraLayer
+from peft.tuners.lora.variants import BlockDiagonalLinear
 from torch import Tensor, nn
 
 from ..equation import check_mixer_rank, initialize_mixer
@@ -52,8 +53,8 @@ class MixedLayer:
 
 @functools.cache
 def mixed_layer_class(lora_class: type[LoraLayer]) -> type[MixedLayer]:
-    """`lora_class` with MixedLayer in front. It keeps its name, by which PEFT recognises some classes."""
-    namespace = {"lora_class": lora_class, "__module__": __name__, "__doc__": lora_class.__doc__}
+    """`lora_class` with MixedLayer in front. It keeps its full name, by which PEFT recognises some classes."""
+    namespace = {"lora_class": lora_class, "__module__": lora_class.__module__, "__doc__": lora_class.__doc__}
     return type(lora_class.__name__, (MixedLayer, lora_class), namespace)
 
 
@@ -87,10 +88,10 @@ def mix(layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixe
     is_embedding = adapter_name in layer.lora_embedding_A
     if kind == "identity" or mixed(layer, adapter_name) or not (is_embedding or adapter_name in layer.lora_A):
         return
-    r = layer.r[adapter_name]
-    check_mixer_rank(kind, r, layer.mixer_target)
     raw = layer.lora_embedding_B[adapter_name] if is_embedding else layer.lora_A[adapter_name].weight
-    experts = getattr(layer, "num_experts", 1)
+    experts = 1 if is_embedding else _independent_parts(layer, layer.lora_A[adapter_name])
+    r = (raw.shape[1] if is_embedding else raw.shape[0]) // experts
+    check_mixer_rank(kind, r, layer.mixer_target)
     shape = (r, r) if experts == 1 else (experts, r, r)
 
     mixer = None
@@ -121,6 +122,11 @@ def forget_mixer(layer: LoraLayer, adapter_name: str) -> None:
         for container in (layer.lora_A, layer.lora_embedding_B, getattr(layer, "lora_embedding_mixer", {})):
             if adapter_name in container:
                 del container[adapter_name]
+
+
+def _independent_parts(layer: MixedLayer, down: nn.Module) -> int:
+    """How many stretches of the rows of A have a mixer of their own: experts, or the blocks of BD-LoRA."""
+    return down.nblocks if isinstance(down, BlockDiagonalLinear) else getattr(layer, "num_experts", 1)
 
 
 def _mix_projection(layer: MixedLayer, name: str, kind: Any, mixer: nn.Parameter | None, experts: int) -> None:

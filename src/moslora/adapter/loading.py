@@ -7,7 +7,9 @@ from torch import nn
 from ..errors import CheckpointError
 from .layers import MixedLayer
 
-FACTORS = ("lora_A.", "lora_B.", "lora_embedding_A.", "lora_embedding_B.", "lora_embedding_mixer.")
+_FACTORS = ("lora_A.", "lora_B.", "lora_embedding_A.", "lora_embedding_B.", "lora_embedding_mixer.")
+# With what the authors' code calls lora_AB, but without what PEFT saves beside the factors.
+_STARTS = ("lora_A", "lora_B", "lora_embedding_", "lora_mixer")
 _WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.")
 _PEFT_PREFIX = "base_model.model."
 
@@ -27,14 +29,16 @@ def check_factors(model: nn.Module, adapter_name: str, keys: Iterable[str]) -> N
         if isinstance(layer, MixedLayer):
             name = _plain_name(path)
             prefix = f"{name}." if name else ""
-            found = {key.removeprefix(prefix) for key in given if key.startswith(f"{prefix}lora_")}
+            found = {
+                key.removeprefix(prefix) for key in given if key.startswith(tuple(prefix + start for start in _STARTS))
+            }
             if found:
                 _check_layer(name, adapter_name, layer, found)
 
 
 def _check_layer(name: str, adapter_name: str, layer: MixedLayer, found: set[str]) -> None:
     known = layer.state_dict().keys()  # type: ignore[attr-defined]
-    wanted = {key for key in known if key.startswith(FACTORS) and adapter_name in key.split(".")}
+    wanted = {key for key in known if key.startswith(_FACTORS) and adapter_name in key.split(".")}
     wanted = {key for key in wanted if not key.endswith(".bias")}
     missing, foreign = sorted(wanted - found), sorted(found - known)
     if missing or foreign:

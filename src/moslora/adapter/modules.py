@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
+from peft.tuners.lora.variants import BlockDiagonalLinear
 from torch import Tensor, nn
 
 from ..equation import Mixer, fold, fold_butterfly, unfold
@@ -37,8 +38,8 @@ class EffectiveWeight(Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         weight = args[0] if args and isinstance(args[0], cls) else None
-        if weight is not None and func in _READ_FROM_RAW:
-            return _READ_FROM_RAW[func](weight._raw)
+        if weight is not None and func in _DONE_BY_RAW:
+            return _DONE_BY_RAW[func](weight._raw, *args[1:])
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
             if weight is not None:
@@ -49,9 +50,10 @@ class EffectiveWeight(Tensor):
         return result
 
 
-# Under no_grad a product claims to need no gradient, and its own .grad is always empty.
-_READ_FROM_RAW: dict[Any, Callable[[nn.Parameter], Any]] = {
+# Under no_grad a product claims to need no gradient, its own .grad is always empty, and it cannot be frozen.
+_DONE_BY_RAW: dict[Any, Callable[..., Any]] = {
     Tensor.requires_grad.__get__: lambda raw: raw.requires_grad,  # type: ignore[attr-defined]
+    Tensor.requires_grad.__set__: lambda raw, value: raw.requires_grad_(value),  # type: ignore[attr-defined]
     Tensor.grad.__get__: lambda raw: raw.grad,  # type: ignore[union-attr]
 }
 
@@ -170,11 +172,19 @@ class MixedConv3d(MixedFactor, nn.Conv3d):
         return self._conv_forward(x, self.effective(), self.bias)
 
 
+class MixedBlockDiagonalLinear(MixedFactor, BlockDiagonalLinear):
+    """PEFT's block-diagonal A of BD-LoRA, stored as (r, d_in / blocks), with a mixer for each block.
+
+    A full mixer would fill the zeros between the blocks, which keep the devices of BD-LoRA independent.
+    """
+
+
 MIXED_CLASSES: dict[type[nn.Module], type[MixedFactor]] = {
     nn.Linear: MixedLinear,
     nn.Conv1d: MixedConv1d,
     nn.Conv2d: MixedConv2d,
     nn.Conv3d: MixedConv3d,
+    BlockDiagonalLinear: MixedBlockDiagonalLinear,
 }
 
 
