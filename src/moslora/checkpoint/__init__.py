@@ -1,7 +1,18 @@
 """Adapter files: read with errors that say what is wrong, exported to plain LoRA, imported, merged."""
 
+from .authors import import_adapter
 from .export import ExportReport, export_adapter
-from .layers import Adapter, Layer
+from .layers import Adapter, Layer, norm
 from .load import load_adapter
+from .merge import merge_adapter
 
-__all__ = ["Adapter", "ExportReport", "Layer", "export_adapter", "load_adapter"]
+__all__ = [
+    "Adapter",
+    "ExportReport",
+    "Layer",
+    "export_adapter",
+    "import_adapter",
+    "load_adapter",
+    "merge_adapter",
+    "norm",
+]

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 
 from ..errors import CheckpointError, ConfigError
 from .files import new_path, refuse_existing
+from .formats.diffusers import DiffusersFormat
+from .formats.gguf import GgufFormat
+from .formats.kohya import KohyaFormat
 from .formats.peft import PeftFormat
 from .layers import Adapter, Layer, Products, difference, norm
 from .load import load_adapter
@@ -22,7 +25,11 @@ TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-6, torch.bfloat16: 2.0**-8,
 
 
 class Format(Protocol):
-    """What a file format of plain LoRA has to do. The adapters it gets have no mixers."""
+    """What a file format of plain LoRA has to do. The adapters that it writes have no mixers."""
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of the factors in the file; None if it is that of the adapter."""
 
     def check(self, adapter: Adapter) -> None:
         """Raise UnsupportedError, naming the layer, if the format cannot hold this adapter."""
@@ -96,12 +103,15 @@ def export_adapter(
     adapter = load_adapter(adapter_folder)
     target = _format(format, adapter, out, base, component)
     target.check(adapter)
-    folded = adapter.folded(getattr(torch, dtype) if dtype else None)
+    wanted = getattr(torch, dtype) if dtype else None
+    if wanted and target.dtype and wanted != target.dtype:
+        raise ConfigError(f"The format {format} is written in {target.dtype} only: leave out --dtype {dtype}.")
+    folded = adapter.folded(wanted or target.dtype)
     with new_path(out) as partial:
         target.write(folded, partial)
         differences = compare(target.read(partial, adapter), adapter.layers)
-        stored = [torch.float32] if format == "gguf" else [layer.B.dtype for layer in folded.layers.values()]
-        report = ExportReport(out, format, differences, max(map(tolerance, stored)), target.next_step(out))
+        allowed = max(tolerance(layer.A.dtype) for layer in folded.layers.values())
+        report = ExportReport(out, format, differences, allowed, target.next_step(out))
         refuse_inexact(report)
     return report
 
@@ -140,7 +150,7 @@ def refuse_inexact(report: ExportReport) -> None:
         )
 
 
-def _format(name: FormatName, adapter: Adapter, out: Path, base: Any, component: str | None) -> Format:
+def _format(name: FormatName, adapter: Adapter, out: Path, base: str | Path | None, component: str | None) -> Format:
     if name not in get_args(FormatName):
         raise ConfigError(f"Unknown format {name!r}: choose one of {', '.join(get_args(FormatName))}.")
     if base is not None and name != "gguf":
@@ -152,4 +162,6 @@ def _format(name: FormatName, adapter: Adapter, out: Path, base: Any, component:
         raise ConfigError(f"{out}: the format {name} is one file: give it the ending {suffix}.")
     if name == "peft":
         return PeftFormat()
-    raise ConfigError(name)
+    if name == "gguf":
+        return GgufFormat(base or adapter.config.get("base_model_name_or_path"))
+    return DiffusersFormat(component) if name == "diffusers" else KohyaFormat(component)

@@ -13,7 +13,7 @@ from ..load import CONFIG, EMBEDDING, PREFIX, PROJECTION, WEIGHTS, load_adapter
 class PeftFormat:
     """Holds everything that PEFT knows: DoRA's magnitude, biases, modules_to_save, experts, embeddings."""
 
-    dtype = None  # that of the adapter
+    dtype: torch.dtype | None = None
 
     def check(self, adapter: Adapter) -> None:
         """Nothing is refused."""

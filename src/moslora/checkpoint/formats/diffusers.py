@@ -1,0 +1,92 @@
+"""diffusers' folder: pytorch_lora_weights.safetensors, with the settings of the LoRA in the header of the file.
+
+Without that header diffusers takes alpha = rank, and rank and alpha patterns are lost.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from ...errors import ConfigError
+from ..files import read_safetensors, write_safetensors
+from ..layers import Adapter, Products
+from ..load import build_adapter
+from . import refuse_what_is_lost
+
+FILE = "pytorch_lora_weights.safetensors"
+HEADER = "lora_adapter_metadata"
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
+
+# What says what the factors mean. Older versions of PEFT refuse settings that they do not know, so no more than this.
+SETTINGS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
+
+
+class DiffusersFormat:
+    """Holds linear layers and convolutions of one part of a pipeline."""
+
+    dtype: torch.dtype | None = None
+
+    def __init__(self, component: str | None) -> None:
+        self.component = component
+
+    def check(self, adapter: Adapter) -> None:
+        """Raise UnsupportedError for anything but linear layers and convolutions."""
+        refuse_what_is_lost(adapter, "diffusers", convolutions=True)
+        find_component(adapter.layers, self.component)
+
+    def write(self, adapter: Adapter, out: Path) -> None:
+        """Write the folder of an adapter without mixers."""
+        out.mkdir()
+        component = find_component(adapter.layers, self.component)
+        settings = {key: adapter.config[key] for key in SETTINGS if adapter.config.get(key) is not None}
+        # transformers 5 has no `text_model` in the names of a text encoder; without it they fit both.
+        settings["target_modules"] = sorted(name.removeprefix("text_model.") for name in adapter.layers)
+        for key in ("rank_pattern", "alpha_pattern"):
+            settings[key] = {name.removeprefix("text_model."): value for name, value in settings.get(key, {}).items()}
+        header = {f"{component}.{key}": value for key, value in settings.items()}
+        tensors = {}
+        for name, layer in adapter.layers.items():
+            tensors[f"{component}.{name}.lora_A.weight"] = layer.A
+            tensors[f"{component}.{name}.lora_B.weight"] = layer.B
+        write_safetensors(out / FILE, tensors, {HEADER: json.dumps(header, indent=2, sort_keys=True)})
+
+    def read(self, out: Path, adapter: Adapter) -> dict[str, Products]:
+        """delta W of each layer, from the tensors and the header of the file."""
+        tensors, metadata = read_safetensors(out / FILE)
+        component = find_component(adapter.layers, self.component)
+        config = {key.removeprefix(f"{component}."): value for key, value in json.loads(metadata[HEADER]).items()}
+        plain = {key.removeprefix(f"{component}."): tensor for key, tensor in tensors.items()}
+        found = build_adapter(out / FILE, {**config, "peft_type": "LORA"}, plain)
+        return {name: layer.products() for name, layer in found.layers.items()}
+
+    def next_step(self, out: Path) -> str:
+        """How to load the result."""
+        return f'pipeline.load_lora_weights("{out}")'
+
+
+def find_component(names: Iterable[str], component: str | None) -> str:
+    """The part of the pipeline that layers of these names belong to.
+
+    Args:
+        names: of the adapted layers.
+        component: what the user says it is; None to recognise it.
+
+    Raises:
+        ConfigError: it is unknown or cannot be recognised.
+    """
+    if component is None:
+        firsts = {name.partition(".")[0] for name in names}
+        if firsts & {"down_blocks", "mid_block", "up_blocks"}:
+            component = "unet"
+        elif firsts & {"transformer_blocks", "single_transformer_blocks"}:
+            component = "transformer"
+        elif "text_model" in firsts:
+            component = "text_encoder"
+    if component not in COMPONENTS:
+        raise ConfigError(
+            f"Found component {component!r} for layers such as {min(names)}: say which part of the pipeline was "
+            f"adapted with --component {{{','.join(COMPONENTS)}}}."
+        )
+    return component
