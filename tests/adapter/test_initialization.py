@@ -154,6 +154,17 @@ def test_eva_redistributes_ranks_as_for_lora_and_keeps_the_mixers():
         torch.testing.assert_close(down.effective(), plain.lora_A["default"].weight, atol=1e-4, rtol=1e-4)
 
 
+def test_mica_keeps_B_frozen_and_trains_the_mixer():
+    config = MosLoraConfig(
+        r=4, init_lora_weights="mica", init_mixer="orthogonal", target_modules=["q_proj", "embed_tokens"]
+    )
+    model = get_peft_model(tiny_llama(), config)
+    model.set_adapter("default")
+    frozen = {n for n, p in model.named_parameters() if ".lora_" in n and not p.requires_grad}
+    assert frozen == {n for n, _ in model.named_parameters() if ".lora_B." in n or ".lora_embedding_B." in n}
+    assert any("mixer" in n for n, p in model.named_parameters() if p.requires_grad)
+
+
 def test_pissa_is_converted_to_a_plain_lora_on_the_untouched_base_while_saving(tmp_path):
     ids, base = torch.arange(10).view(2, 5), tiny_llama()
     config = MosLoraConfig(r=4, init_lora_weights="pissa", init_mixer="orthogonal", **TARGETS)

@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.config import BdLoraConfig
 from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from moslora import MosLoraConfig, UnsupportedError
@@ -247,6 +249,66 @@ def test_the_effective_weight_reports_the_gradient_flags_of_the_raw_factor():
         assert down.weight.requires_grad
     model(x).sum().backward()
     assert down.weight.grad is down.raw.grad
+
+
+def test_freezing_the_effective_weight_freezes_the_raw_factor():
+    model, _, _ = adapted("linear")
+    down = model.base_model.model.layer.lora_A["default"]
+    down.weight.requires_grad = False
+    assert not down.raw.requires_grad
+    assert down.mixer.requires_grad
+    down.weight.requires_grad_()
+    assert down.raw.requires_grad
+
+
+@pytest.mark.parametrize("mixer", ["learnable", "butterfly"])
+def test_bd_lora_mixes_within_the_blocks_of_A(mixer):
+    torch.manual_seed(0)
+    base = OneLayer(nn.Linear(6, 5)).double()
+    bdlora = BdLoraConfig(target_modules_bd_a=["layer"], nblocks=2)
+    config = MosLoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["layer"], mixer=mixer, use_bdlora=bdlora)
+    model = get_peft_model(copy.deepcopy(base), config, autocast_adapter_dtype=False)
+    randomize_adapters(model)
+    down, B = model.base_model.model.layer.lora_A["default"], model.base_model.model.layer.lora_B["default"].weight
+    mixers = down.mixer if mixer == "learnable" else butterfly_mixer(RANK // 2).double().expand(2, -1, -1)
+    assert mixers.shape == (2, RANK // 2, RANK // 2)
+    A = torch.block_diag(*down.raw.chunk(2))
+    weight = base.layer.weight + SCALE * B @ torch.block_diag(*mixers) @ A
+    x = torch.randn(3, 6, dtype=torch.float64)
+    torch.testing.assert_close(model(x), nn.functional.linear(x, weight, base.layer.bias))
+    torch.testing.assert_close(model.merge_and_unload().layer.weight, weight)
+
+
+def test_tied_embeddings_share_their_factors_and_add_the_same_update():
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=32,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            tie_word_embeddings=True,
+        )
+    )
+    config = MosLoraConfig(r=RANK, target_modules=["embed_tokens", "lm_head"], ensure_weight_tying=True)
+    model = get_peft_model(base, config)
+    randomize_adapters(model)
+    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    torch.testing.assert_close(embedding.get_delta_weight("default"), head.get_delta_weight("default"))
+    down = head.lora_A["default"]
+    for tied, own in (
+        (down.mixer, embedding.lora_embedding_mixer["default"]),
+        (down.raw, embedding.lora_embedding_B.raw("default")),
+        (head.lora_B["default"].weight, embedding.lora_embedding_A["default"]),
+    ):
+        assert tied.data_ptr() == own.data_ptr()
+        assert torch.equal(tied, own.T)
+
+
+def test_the_status_of_a_model_names_the_method():
+    model, _, _ = adapted("linear")
+    assert model.get_model_status().peft_types == {"default": "MOSLORA"}
 
 
 def test_the_representation_names_the_mixer():

@@ -102,7 +102,7 @@ SAVED = {
     "dora": {"use_dora": True},
     "bias": {"lora_bias": True},
     "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
-    "tied": {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+    "lm_head": {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
 }
 
 

@@ -50,10 +50,13 @@ class EffectiveWeight(Tensor):
         return result
 
 
-# Under no_grad a product claims to need no gradient, its own .grad is always empty, and it cannot be frozen.
+# Under no_grad a product claims to need no gradient, its own .grad is always empty, and it cannot be frozen. PEFT asks
+# whether a weight is a leaf before it freezes it (MiCA's B).
 _DONE_BY_RAW: dict[Any, Callable[..., Any]] = {
     Tensor.requires_grad.__get__: lambda raw: raw.requires_grad,  # type: ignore[attr-defined]
     Tensor.requires_grad.__set__: lambda raw, value: raw.requires_grad_(value),  # type: ignore[attr-defined]
+    Tensor.is_leaf.__get__: lambda raw: raw.is_leaf,  # type: ignore[attr-defined]
+    Tensor.requires_grad_: lambda raw, value=True: raw.requires_grad_(value),
     Tensor.grad.__get__: lambda raw: raw.grad,  # type: ignore[union-attr]
 }
 
@@ -62,7 +65,7 @@ def _writes(func: Any) -> bool:
     name = getattr(func, "__name__", "")
     if func == Tensor.data.__set__ or name == "__setitem__":  # type: ignore[attr-defined]
         return True
-    return (name.endswith("_") and not name.endswith("__") and name != "requires_grad_") or name.startswith("__i")
+    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
 
 
 class MixedFactor(nn.Module):
