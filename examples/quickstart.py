@@ -16,18 +16,18 @@ from moslora.embedded import model_folder
 
 torch.manual_seed(0)
 tokenizer = AutoTokenizer.from_pretrained(model_folder())
-base = AutoModelForCausalLM.from_pretrained(model_folder())
+base = AutoModelForCausalLM.from_pretrained(model_folder(), dtype="float32")
 model = get_peft_model(base, moslora.MosLoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
 model.print_trainable_parameters()
 
 text = tokenizer("Mixing subspaces costs r squared parameters a layer.", return_tensors="pt")
-optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
-for step in range(20):
+optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=3e-2)
+for step in range(40):
     loss = model(**text, labels=text["input_ids"]).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    if step % 5 == 0 or step == 19:
+    if step % 10 == 9:
         print(f"step {step:2d}  loss {loss.item():.3f}")
 
 moslora.to_lora(model).save_pretrained(sys.argv[1])

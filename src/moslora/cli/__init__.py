@@ -8,6 +8,7 @@ import ast
 import difflib
 import importlib
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     words, rest = _split(arguments)
     if words is None:
         return _explain(arguments)
+    # PEFT still calls names that transformers has renamed: nothing that a user could act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     module = importlib.import_module(f".{_module_name(words)}", __name__)
     try:
         _parse(module.Command, words, rest).run()

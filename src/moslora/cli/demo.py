@@ -24,7 +24,8 @@ import sys
 import peft, safetensors.torch, torch, transformers
 
 base, adapter, prompts, logits = sys.argv[1:]
-model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), adapter).eval()
+frozen = transformers.AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+model = peft.PeftModel.from_pretrained(frozen, adapter).eval()
 with torch.inference_mode():
     outputs = {name: model(ids).logits for name, ids in safetensors.torch.load_file(prompts).items()}
 safetensors.torch.save_file(outputs, logits)
@@ -65,14 +66,14 @@ class Command:
         import peft
         import safetensors.torch
         import torch
-        import transformers
 
         from ..embedded import model_folder
         from ..tasks.commonsense.data import read_items
+        from ..tasks.commonsense.model import EMBEDDED, load_base, load_tokenizer
         from ..tasks.commonsense.prompt import evaluation_prompt
 
         print("\nstock PEFT, in another process, loads the export")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder())
+        tokenizer = load_tokenizer(EMBEDDED)
         prompts = {
             str(number): tokenizer(evaluation_prompt(item["instruction"]), return_tensors="pt")["input_ids"]
             for number, item in enumerate(read_items(questions, needs=("instruction",))[:50])
@@ -84,7 +85,7 @@ class Command:
         if done.returncode:
             raise MoSLoRAError(f"Stock PEFT cannot load {exported}: {done.stderr.strip().splitlines()[-1]}")
 
-        base = transformers.AutoModelForCausalLM.from_pretrained(model_folder())
+        base = load_base(EMBEDDED, torch.float32)
         model = peft.PeftModel.from_pretrained(base, self.out / "moslora" / "adapter").eval()
         theirs = safetensors.torch.load_file(files[1])
         with torch.inference_mode():

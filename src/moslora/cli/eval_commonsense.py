@@ -7,7 +7,6 @@ naming more benchmarks adds them.
 """
 
 import dataclasses
-import warnings
 from typing import Annotated, Any
 
 import tyro
@@ -24,7 +23,6 @@ class Command:
 
     def run(self) -> None:
         """Evaluate and print the scores."""
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         from ..tasks.commonsense.evaluate import evaluate
 
         print_scores(evaluate(self.config))

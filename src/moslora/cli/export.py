@@ -10,18 +10,18 @@ file, gguf (llama.cpp) a .gguf file.
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+import tyro
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
     """Arguments of `moslora export`."""
 
-    adapter: Positional[Path]
+    adapter: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ADAPTER")]
     """Folder with adapter_config.json and adapter_model.safetensors."""
-    out: Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """New folder (peft, diffusers) or file (kohya, gguf)."""
     format: Literal["peft", "diffusers", "kohya", "gguf"] = "peft"
     """Which clients shall read it."""

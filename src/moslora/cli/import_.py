@@ -10,18 +10,18 @@ only. Writes adapter_config.json and adapter_model.safetensors into the new fold
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+import tyro
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
     """Arguments of `moslora import`."""
 
-    src: Positional[Path]
+    src: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
     """Folder or file of the authors' code."""
-    out: Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """New folder."""
     allow_pickle: bool = False
     """Read a .bin file, tensors only."""

@@ -8,9 +8,9 @@ layer has several), and the Frobenius norm of delta W. --plot draws every mixer 
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+import tyro
 
 if TYPE_CHECKING:
     from ..checkpoint import Adapter
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Command:
     """Arguments of `moslora inspect`."""
 
-    adapter: Positional[Path]
+    adapter: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ADAPTER")]
     """Folder with adapter_config.json and adapter_model.safetensors."""
     plot: Path | None = None
     """New picture of the mixers; its ending says the format, for example .png or .svg."""
@@ -62,12 +62,13 @@ def print_layers(adapter: "Adapter") -> None:
 
     table = Table()
     table.add_column("layer", overflow="fold")
-    for column in ("rank", "scale", "mixer", "largest σ", "smallest σ", "condition", "|ΔW|"):  # noqa: RUF001
+    for column in ("rank", "mixer", "max σ", "min σ", "cond", "|ΔW|"):  # noqa: RUF001
         table.add_column(column, justify="right", no_wrap=True)
     for name, layer in adapter.layers.items():
         sigma = torch.linalg.svdvals(layer.full_mixer())
         high, low = sigma.max().item(), sigma.min().item()
         condition = (sigma.max(-1).values / sigma.min(-1).values).max().item()
         numbers = (f"{value:.3g}" for value in (high, low, condition, norm(layer.products())))
-        table.add_row(name, str(layer.r), f"{layer.scale:.3g}", layer.mixer, *numbers)
-    Console().print(table)
+        table.add_row(name, str(layer.r), layer.mixer, *numbers)
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)

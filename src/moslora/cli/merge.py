@@ -8,17 +8,18 @@ An existing OUT is never overwritten.
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+import tyro
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
     """Arguments of `moslora merge`."""
 
-    adapter: Positional[Path]
+    adapter: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ADAPTER")]
     """Folder with adapter_config.json and adapter_model.safetensors."""
-    out: Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """New folder."""
     base: str | None = None
     """Folder or hub id of the base model; what the adapter names if left out."""

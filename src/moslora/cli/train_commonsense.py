@@ -11,7 +11,6 @@ never overwritten. Later wins: defaults, --recipe, --set, flags. See also `moslo
 import argparse
 import dataclasses
 import math
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,8 +58,6 @@ class Command:
 
     def run(self) -> None:
         """Train, or estimate."""
-        # PEFT still calls names that transformers has renamed: nothing the user can act on.
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         if self.dry_run:
             self._estimate()
             return
