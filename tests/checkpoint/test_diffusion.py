@@ -1,0 +1,132 @@
+"""Exports for diffusion: stock diffusers loads both formats into a UNet shaped like SDXL's."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+
+from moslora.checkpoint import export_adapter
+from moslora.errors import ConfigError, UnsupportedError
+from tests.adapter.architectures import sdxl_unet, unet_inputs
+from tests.checkpoint.adapters import adapt
+from tests.helpers import relative_difference, run_stock_peft, tiny_llama
+
+SETTINGS = {
+    "plain": {"r": 4, "lora_alpha": 8},
+    "patterns": {
+        "r": 4,
+        "lora_alpha": 8,
+        "use_rslora": True,
+        "rank_pattern": {"to_q": 6},
+        "alpha_pattern": {"conv1": 1, "to_k": 3},
+        "mixer_pattern": {"to_v": "butterfly", "time_emb_proj": "identity"},
+    },
+}
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "conv_shortcut", "time_emb_proj"]
+
+STOCK_DIFFUSERS = """
+import pathlib, torch
+from diffusers import UNet2DConditionModel
+from diffusers.loaders import StableDiffusionXLLoraLoaderMixin as Loader
+root = pathlib.Path(args[0])
+for source in [*root.glob("*/diffusers"), *root.glob("*/kohya.safetensors")]:
+    unet = UNet2DConditionModel.from_pretrained(root / "base").eval()
+    tensors, alphas, metadata = Loader.lora_state_dict(str(source), return_lora_metadata=True)
+    Loader.load_lora_into_unet(tensors, network_alphas=alphas, unet=unet, metadata=metadata)
+    with torch.no_grad():
+        torch.save(unet(**torch.load(root / "inputs.pt")).sample, source.parent / f"{source.stem}.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    root = tmp_path_factory.mktemp("diffusion")
+    sdxl_unet().save_pretrained(root / "base")
+    torch.save(unet_inputs(), root / "inputs.pt")
+    expected = {}
+    for name, config in SETTINGS.items():
+        model = adapt(sdxl_unet(), root / name / "adapter", target_modules=TARGETS, **config)
+        with torch.no_grad():
+            expected[name] = model(**unet_inputs()).sample
+        export_adapter(root / name / "adapter", root / name / "diffusers", format="diffusers")
+        export_adapter(root / name / "adapter", root / name / "kohya.safetensors", format="kohya")
+    run_stock_peft(STOCK_DIFFUSERS, root)
+    return root, expected
+
+
+@pytest.mark.parametrize("format", ["diffusers", "kohya"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_stock_diffusers_computes_with_the_export_what_moslora_computes(exported, name, format):
+    root, expected = exported
+    with torch.no_grad():
+        plain = sdxl_unet()(**unet_inputs()).sample
+    assert relative_difference(plain, expected[name]) > 1e-2, "the adapter does nothing, so nothing was tested"
+    assert relative_difference(torch.load(root / name / f"{format}.pt"), expected[name]) < 5e-6
+
+
+def test_the_header_of_the_diffusers_file_holds_ranks_and_alphas(exported):
+    root, _ = exported
+    with safe_open(root / "patterns" / "diffusers" / "pytorch_lora_weights.safetensors", "pt") as file:
+        header = json.loads(file.metadata()["lora_adapter_metadata"])
+        assert all(key.startswith("unet.") for key in file.keys())  # noqa: SIM118
+    for key in ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"):
+        assert header[f"unet.{key}"] == SETTINGS["patterns"][key]
+
+
+def test_kohyas_alpha_is_set_for_each_module(exported):
+    root, _ = exported
+    tensors = safetensors.torch.load_file(root / "patterns" / "kohya.safetensors")
+    ends = {"attn1_to_q": (6, 8), "attn1_to_k": (4, 3), "resnets_0_conv1": (4, 1)}
+    for end, (rank, alpha) in ends.items():
+        stems = [key.removesuffix(".alpha") for key in tensors if key.endswith(f"{end}.alpha")]
+        assert stems
+        for stem in stems:
+            assert len(tensors[f"{stem}.lora_down.weight"]) == rank
+            # kohya scales by alpha / rank, rsLoRA by alpha / sqrt(rank)
+            assert tensors[f"{stem}.alpha"].item() == pytest.approx(alpha * rank**0.5)
+
+
+def test_the_part_of_the_pipeline_has_to_be_known(tmp_path):
+    adapt(tiny_llama(), tmp_path / "a", target_modules=["q_proj"])
+    with pytest.raises(ConfigError, match=r"model\.layers\.0\.self_attn\.q_proj: say which part .*--component"):
+        export_adapter(tmp_path / "a", tmp_path / "out", format="diffusers")
+    with pytest.raises(UnsupportedError, match="no names for a transformer"):
+        export_adapter(tmp_path / "a", tmp_path / "out.safetensors", format="kohya", component="transformer")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+STOCK_TEXT_ENCODER = """
+import pathlib, torch, transformers
+from diffusers.loaders import StableDiffusionXLLoraLoaderMixin as Loader
+root = pathlib.Path(args[0])
+for source in [root / "diffusers", root / "kohya.safetensors"]:
+    encoder = transformers.CLIPTextModel.from_pretrained(root / "base").eval()
+    tensors, alphas, metadata = Loader.lora_state_dict(str(source), return_lora_metadata=True)
+    Loader.load_lora_into_text_encoder(
+        tensors, network_alphas=alphas, text_encoder=encoder, prefix="text_encoder", metadata=metadata
+    )
+    with torch.no_grad():
+        torch.save(encoder(torch.arange(1, 9)[None]).last_hidden_state, root / f"{source.stem}.pt")
+"""
+
+
+def test_stock_diffusers_loads_the_export_of_a_text_encoder(tmp_path):
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    encoder = CLIPTextModel(CLIPTextConfig(vocab_size=64, **sizes)).eval()
+    encoder.save_pretrained(tmp_path / "base")
+    patterns = {"rank_pattern": {"q_proj": 6}, "alpha_pattern": {"k_proj": 3}}
+    model = adapt(
+        encoder, tmp_path / "a", target_modules=["q_proj", "k_proj", "out_proj"], r=4, lora_alpha=8, **patterns
+    )
+    with torch.no_grad():
+        expected = model(torch.arange(1, 9)[None]).last_hidden_state
+    export_adapter(tmp_path / "a", tmp_path / "diffusers", format="diffusers", component="text_encoder")
+    export_adapter(tmp_path / "a", tmp_path / "kohya.safetensors", format="kohya", component="text_encoder")
+    run_stock_peft(STOCK_TEXT_ENCODER, tmp_path)
+    for name in ("diffusers", "kohya"):
+        assert relative_difference(torch.load(tmp_path / f"{name}.pt"), expected) < 2e-6, name
