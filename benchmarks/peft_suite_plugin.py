@@ -1,11 +1,13 @@
 """Pytest plugin of `peft_suite.py`: runs a suite written for LoraConfig with MosLoraConfig, and records outcomes.
 
 Environment:
-    PEFT_SUITE_SIDE: "stock" leaves PEFT alone, "moslora" puts MosLoraConfig in the place of LoraConfig.
+    PEFT_SUITE_SIDE: "stock" leaves PEFT alone, "moslora" puts MosLoraConfig in the place of LoraConfig, "identity" the
+        same with mixer="identity".
     PEFT_SUITE_OUTCOMES: file that gets one JSON object per test: id, outcome, whether it built a LoraConfig, message.
     PEFT_SUITE_IDS: file with the ids to run, one per line; all that concern LoRA when unset.
 """
 
+import dataclasses
 import importlib
 import json
 import os
@@ -23,15 +25,24 @@ _outcomes: dict[str, dict[str, Any]] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if os.environ["PEFT_SUITE_SIDE"] == "moslora":
-        from moslora import MosLoraConfig
-
-        for module in (peft, peft.tuners, peft.tuners.lora):
-            module.LoraConfig = MosLoraConfig
-    else:
+    side = os.environ["PEFT_SUITE_SIDE"]
+    if side == "stock":
         _watch(peft.LoraConfig)
+    else:
+        for module in (peft, peft.tuners, peft.tuners.lora):
+            module.LoraConfig = _config_class(side)
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         _stay_offline()
+
+
+def _config_class(side: str) -> type:
+    from moslora import MosLoraConfig
+
+    if side == "moslora":
+        return MosLoraConfig
+    return dataclasses.make_dataclass(
+        "MosLoraConfig", [("mixer", str, dataclasses.field(default="identity"))], bases=(MosLoraConfig,)
+    )
 
 
 class _Everything(defaultdict[str, int]):
