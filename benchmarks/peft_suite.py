@@ -91,8 +91,8 @@ EXPECTED = {
         "Depends on the random start: a B has to move by 1e-4 in three steps. With 40 other seeds stock LoRA fails 32."
     ),
     r"test_parameters_after_loading_model\[Vanilla MLP 1 LoRA with lora_b bias": (
-        "Depends on the random start: SGD at learning rate 0.5 and alpha 32 diverges to NaN, which is not equal to "
-        "itself. With other seeds stock LoRA diverges as well."
+        "SGD at learning rate 0.5 and alpha 32 diverges with a third trained factor (37 of 40 seeds; none at 0.05), "
+        "and NaN is not equal to itself. PEFT lowers the rate in this test for methods that it knows to diverge, as DoRA."
     ),
 }
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel, get_peft_model
+from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from moslora import MosLoraConfig
+from moslora import MosLoraConfig, to_lora
 from moslora.errors import CheckpointError
 from tests.adapter.architectures import words
 from tests.helpers import randomize_adapters, run_stock_peft, tiny_llama
@@ -177,6 +178,23 @@ def test_an_unknown_key_is_an_error_that_names_it(tmp_path):
     edit_weights(tmp_path, {f"{Q_PROJ}.lora_AB.weight": torch.zeros(4, 4)})
     with pytest.raises(CheckpointError, match=r"q_proj\.lora_AB"):
         PeftModel.from_pretrained(tiny_llama(), tmp_path)
+
+
+def test_the_weights_of_a_plain_lora_do_not_load_as_a_moslora(tmp_path):
+    to_lora(adapted()).save_pretrained(tmp_path / "plain")
+    adapted().save_pretrained(tmp_path / "mixed")
+    (tmp_path / "plain" / WEIGHTS).replace(tmp_path / "mixed" / WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"misses .*q_proj\.lora_A\.mixer.* has no place for .*lora_A\.weight"):
+        PeftModel.from_pretrained(tiny_llama(), tmp_path / "mixed")
+
+
+def test_a_state_dict_without_a_mixer_does_not_load_into_an_injected_adapter():
+    weights = get_peft_model_state_dict(adapted())
+    model = inject_adapter_in_model(MosLoraConfig(**SETTINGS), tiny_llama())
+    with pytest.raises(CheckpointError, match=r"q_proj\.lora_A\.mixer"):
+        set_peft_model_state_dict(model, {key: value for key, value in weights.items() if not key.endswith("mixer")})
+    set_peft_model_state_dict(model, weights)
+    assert torch.equal(logits(model), logits(adapted()))
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
