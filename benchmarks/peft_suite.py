@@ -92,7 +92,8 @@ EXPECTED = {
     ),
     r"test_parameters_after_loading_model\[Vanilla MLP 1 LoRA with lora_b bias": (
         "SGD at learning rate 0.5 and alpha 32 diverges with a third trained factor (37 of 40 seeds; none at 0.05), "
-        "and NaN is not equal to itself. PEFT lowers the rate in this test for methods that it knows to diverge, as DoRA."
+        "and NaN is not equal to itself. PEFT lowers the rate in this test for methods that it knows to diverge, as "
+        "DoRA."
     ),
 }
 

@@ -261,6 +261,12 @@ def test_freezing_the_effective_weight_freezes_the_raw_factor():
     assert down.raw.requires_grad
 
 
+def test_an_optimizer_refuses_the_effective_weight():
+    model, _, _ = adapted("linear")
+    with pytest.raises(ValueError, match="non-leaf"):
+        torch.optim.SGD([model.base_model.model.layer.lora_A["default"].weight], lr=0.1)
+
+
 @pytest.mark.parametrize("mixer", ["learnable", "butterfly"])
 def test_bd_lora_mixes_within_the_blocks_of_A(mixer):
     torch.manual_seed(0)

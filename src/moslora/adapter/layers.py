@@ -4,6 +4,7 @@ A layer keeps its PEFT class and code; a thin subclass in front makes sure that 
 EVA for one, leaves the layer with its mixer.
 """
 
+import contextlib
 import functools
 import hashlib
 from typing import Any
@@ -44,6 +45,10 @@ class MixedLayer:
         super().update_layer(adapter_name, *args, config=config, **kwargs)  # type: ignore[misc]
         if isinstance(config, MosLoraConfig):
             mix(self, adapter_name, config)
+
+    def _freeze_non_trainable_peft_weights(self, *args: Any, **kwargs: Any) -> None:
+        with raw_shown(self):
+            super()._freeze_non_trainable_peft_weights(*args, **kwargs)  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made at run time, so pickle and deepcopy have to be told how to make it again.
@@ -114,6 +119,12 @@ def mixed(layer: LoraLayer, adapter_name: str) -> bool:
     if isinstance(factors, MixedEmbeddingFactors) and adapter_name in factors.kinds:
         return True
     return adapter_name in layer.lora_A and isinstance(layer.lora_A[adapter_name], MixedFactor)
+
+
+def raw_shown(layer: MixedLayer | None) -> contextlib.AbstractContextManager[None]:
+    """While this lasts, PEFT reads the raw B of a mixed embedding; nothing happens for other layers."""
+    factors = getattr(layer, "lora_embedding_B", None)
+    return factors.raw_shown() if isinstance(factors, MixedEmbeddingFactors) else contextlib.nullcontext()
 
 
 def forget_mixer(layer: LoraLayer, adapter_name: str) -> None:

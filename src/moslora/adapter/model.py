@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .config import MosLoraConfig
 from .fold import fold_adapter, fold_state_dict
-from .layers import MixedLayer, adopt_layer, mix
+from .layers import MixedLayer, adopt_layer, mix, raw_shown
 from .loading import check_factors
 from .modules import MixedEmbeddingFactors
 
@@ -49,7 +49,7 @@ class MosLoraModel(LoraModel):
         **kwargs: Any,
     ) -> None:
         embedding = self._tied_embedding(lora_config, target_name)
-        with _raw_factors(embedding):
+        with raw_shown(embedding):
             super()._create_and_replace(
                 lora_config, adapter_name, target, target_name, parent, current_key=current_key, **kwargs
             )
@@ -130,19 +130,6 @@ def _as_lora(config: LoraConfig) -> Iterator[None]:
         yield
     finally:
         config.peft_type = own_type
-
-
-@contextlib.contextmanager
-def _raw_factors(embedding: MixedLayer | None) -> Iterator[None]:
-    """Let PEFT see the raw B of an embedding, so that a tied layer shares its storage."""
-    if embedding is None:
-        yield
-        return
-    embedding.lora_embedding_B.shows_raw = True
-    try:
-        yield
-    finally:
-        embedding.lora_embedding_B.shows_raw = False
 
 
 def _join(target: str, inner: str) -> str:

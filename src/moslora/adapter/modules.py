@@ -4,6 +4,7 @@ PEFT reads `lora_A[name].weight` wherever it merges, converts, quantises or mixe
 *is* the effective `M @ A`, while the parameters underneath stay A and M. So none of that code needs to know of a mixer.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -50,12 +51,10 @@ class EffectiveWeight(Tensor):
         return result
 
 
-# Under no_grad a product claims to need no gradient, its own .grad is always empty, and it cannot be frozen. PEFT asks
-# whether a weight is a leaf before it freezes it (MiCA's B).
+# Under no_grad a product claims to need no gradient, its own .grad is always empty, and it cannot be frozen.
 _DONE_BY_RAW: dict[Any, Callable[..., Any]] = {
     Tensor.requires_grad.__get__: lambda raw: raw.requires_grad,  # type: ignore[attr-defined]
     Tensor.requires_grad.__set__: lambda raw, value: raw.requires_grad_(value),  # type: ignore[attr-defined]
-    Tensor.is_leaf.__get__: lambda raw: raw.is_leaf,  # type: ignore[attr-defined]
     Tensor.requires_grad_: lambda raw, value=True: raw.requires_grad_(value),
     Tensor.grad.__get__: lambda raw: raw.grad,  # type: ignore[union-attr]
 }
@@ -206,7 +205,7 @@ class MixedEmbeddingFactors(nn.ParameterDict):
         self.kinds: dict[str, Mixer] = {}
         # A tuple hides the container from nn.Module: it must be saved once, by the layer.
         self._mixers = (mixers,)
-        self.shows_raw = False
+        self._shows_raw = False
         self.update(raw)
 
     @property
@@ -216,6 +215,15 @@ class MixedEmbeddingFactors(nn.ParameterDict):
     def raw(self, name: str) -> nn.Parameter:
         return super().__getitem__(name)
 
+    @contextlib.contextmanager
+    def raw_shown(self) -> Iterator[None]:
+        """Let reading an entry give the raw B: where PEFT shares its storage or freezes it."""
+        self._shows_raw = True
+        try:
+            yield
+        finally:
+            self._shows_raw = False
+
     def effective(self, name: str) -> Tensor:
         """`B @ M` (d, r)."""
         B = self.raw(name)
@@ -224,7 +232,7 @@ class MixedEmbeddingFactors(nn.ParameterDict):
         return B @ self.mixers[name].to(B.dtype)
 
     def __getitem__(self, name: str) -> Any:
-        if self.shows_raw or name not in self.kinds:
+        if self._shows_raw or name not in self.kinds:
             return self.raw(name)
         return EffectiveWeight.of(self.effective(name), self.raw(name), lambda value: self._write(name, value))
 
