@@ -29,10 +29,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def adapt(base: nn.Module, folder: Path, seed: int = 0, dtype: torch.dtype | None = None, **config: Any) -> PeftModel:
+def adapt(
+    base: nn.Module, folder: Path, seed: int = 0, std: float = 0.3, dtype: torch.dtype | None = None, **config: Any
+) -> PeftModel:
     """Adapt a model, give every adapter parameter a random value, save, and return the live model."""
     model = get_peft_model(base, MosLoraConfig(**config)).eval()
-    randomize_adapters(model, seed)
+    randomize_adapters(model, seed, std)
     if dtype is not None:
         for name, parameter in model.named_parameters():
             if ".lora_" in name:

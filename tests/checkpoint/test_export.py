@@ -47,13 +47,8 @@ def exported(tmp_path_factory):
     return root, models, reports
 
 
-CASES = [
-    *(f"{name}-{mixer}" for name in VARIANTS for mixer in MIXERS),
-    "dora",
-    "bias",
-    "modules_to_save",
-    "mixer_pattern",
-]
+MIXED = [f"{name}-{mixer}" for name in VARIANTS for mixer in MIXERS]
+CASES = [*MIXED, "dora", "bias", "modules_to_save", "mixer_pattern"]
 
 
 @pytest.mark.parametrize("name", CASES)

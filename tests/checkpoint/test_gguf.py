@@ -43,7 +43,7 @@ def test_the_file_says_what_it_is_and_holds_every_update_in_llama_cpps_order(tmp
         "general.type": "adapter",
         "general.architecture": "llama",
         "adapter.type": "lora",
-        "adapter.lora.alpha": 8.0,
+        "adapter.lora.alpha": 16.0,  # rsLoRA: 8 / sqrt(4) = 16 / 4
     }
     assert {key: reader.get_field(key).contents() for key in fields} == fields
     updates = expected_updates(model)
@@ -53,7 +53,7 @@ def test_the_file_says_what_it_is_and_holds_every_update_in_llama_cpps_order(tmp
         A, B = (tensors[f"blk.{block}.{NAMES[module]}.weight.{end}"].double() for end in ("lora_a", "lora_b"))
         heads = {"q_proj": 4, "k_proj": 2}.get(module)
         expected = rows_in_llama_cpp(update, heads) if heads else update
-        found = 8.0 / len(A) * B @ A  # llama.cpp: alpha / rank of the tensor
+        found = 16.0 / len(A) * B @ A  # llama.cpp: alpha / rank of the tensor
         assert (found - expected).norm() / expected.norm() < 1e-6, name
 
 

@@ -1,5 +1,6 @@
 """An adapter in memory: its config, and for every layer raw A, M and B."""
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,16 @@ class Adapter:
     layers: dict[str, Layer]
     others: dict[str, Tensor]
     file: Path
+
+    def with_one_alpha(self) -> tuple[float, "Adapter"]:
+        """The commonest alpha = scale * r of the layers, and an adapter whose B absorbs what the others differ by."""
+        alpha = Counter(layer.scale * layer.r for layer in self.layers.values()).most_common(1)[0][0] or 1.0
+        layers = {}
+        for name, layer in self.layers.items():
+            quotient = layer.scale * layer.r / alpha
+            B = layer.B if quotient == 1 else (layer.B.double() * quotient).to(layer.B.dtype)
+            layers[name] = replace(layer, B=B, scale=alpha / layer.r)
+        return alpha, replace(self, layers=layers)
 
     def unmixed_tensors(self) -> dict[str, Tensor]:
         """Every tensor that folding leaves as it is, by its key: the extras of the layers, and the others."""

@@ -1,7 +1,7 @@
 """llama.cpp's adapter file, by the conventions of its convert_lora_to_gguf.py, always in float32.
 
 The base model's config.json says which architecture's tensor names to use. llama.cpp scales every layer by
-`alpha / its rank` with one alpha for the file, so layers that differ have the quotient in B.
+`alpha / its rank` with one alpha for the file, so B absorbs what the layers differ by.
 """
 
 from collections.abc import Callable
@@ -64,17 +64,16 @@ class GgufFormat:
 
     def write(self, adapter: Adapter, out: Path) -> None:
         """Write the file of an adapter without mixers."""
-        alpha = float(adapter.config["lora_alpha"]) or 1.0
+        alpha, adapter = adapter.with_one_alpha()
         writer = self.gguf.GGUFWriter(out, self.gguf.MODEL_ARCH_NAMES[self.architecture])
         writer.add_type(self.gguf.GGUFType.ADAPTER)
         writer.add_string(self.gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(self.gguf.Keys.Adapter.LORA_ALPHA, alpha)
         for tensor_name, name in self._names(adapter).items():
             layer = adapter.layers[name]
-            B = layer.B.double() * (layer.scale * layer.r / alpha)
             A = layer.A.T if tensor_name == EMBEDDING else layer.A
-            for part, tensor in (("lora_a", A), ("lora_b", self._rows(name, B, permute))):
-                writer.add_tensor(f"{tensor_name}.{part}", tensor.float().contiguous().numpy())
+            for part, tensor in (("lora_a", A), ("lora_b", self._rows(name, layer.B, permute))):
+                writer.add_tensor(f"{tensor_name}.{part}", tensor.contiguous().numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

@@ -1,4 +1,8 @@
-"""kohya's file, as ComfyUI, A1111 and diffusers read it: lora_down, lora_up and alpha for each module."""
+"""kohya's file, as ComfyUI, A1111 and diffusers read it: lora_down, lora_up and alpha for each module.
+
+All modules get one alpha, and lora_up absorbs what they differ by: diffusers 0.42 takes the commonest alpha for every
+attention layer, whatever the file says.
+"""
 
 from pathlib import Path
 
@@ -15,7 +19,7 @@ DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 
 
 class KohyaFormat:
-    """Holds linear layers and convolutions of a UNet or a text encoder, each with an alpha of its own."""
+    """Holds linear layers and convolutions of a UNet or a text encoder."""
 
     dtype: torch.dtype | None = None
 
@@ -29,11 +33,12 @@ class KohyaFormat:
 
     def write(self, adapter: Adapter, out: Path) -> None:
         """Write the file of an adapter without mixers. delta W is alpha / rank * up @ down."""
+        alpha, adapter = adapter.with_one_alpha()
         tensors = {}
         for key, name in self._names(adapter).items():
             layer = adapter.layers[name]
             tensors[key + DOWN], tensors[key + UP] = layer.A, layer.B
-            tensors[key + ALPHA] = torch.tensor(layer.scale * layer.r, dtype=torch.float32)
+            tensors[key + ALPHA] = torch.tensor(alpha, dtype=torch.float32)
         write_safetensors(out, tensors)
 
     def read(self, out: Path, adapter: Adapter) -> dict[str, Products]:
