@@ -267,22 +267,29 @@ def test_an_optimizer_refuses_the_effective_weight():
         torch.optim.SGD([model.base_model.model.layer.lora_A["default"].weight], lr=0.1)
 
 
-@pytest.mark.parametrize("mixer", ["learnable", "butterfly"])
-def test_bd_lora_mixes_within_the_blocks_of_A(mixer):
-    torch.manual_seed(0)
-    base = OneLayer(nn.Linear(6, 5)).double()
+def bd_lora(base: nn.Module, mixer: str) -> PeftModel:
     bdlora = BdLoraConfig(target_modules_bd_a=["layer"], nblocks=2)
     config = MosLoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["layer"], mixer=mixer, use_bdlora=bdlora)
-    model = get_peft_model(copy.deepcopy(base), config, autocast_adapter_dtype=False)
+    return get_peft_model(copy.deepcopy(base), config, autocast_adapter_dtype=False)
+
+
+def test_bd_lora_mixes_within_the_blocks_of_A():
+    torch.manual_seed(0)
+    base = OneLayer(nn.Linear(6, 5)).double()
+    model = bd_lora(base, "learnable")
     randomize_adapters(model)
     down, B = model.base_model.model.layer.lora_A["default"], model.base_model.model.layer.lora_B["default"].weight
-    mixers = down.mixer if mixer == "learnable" else butterfly_mixer(RANK // 2).double().expand(2, -1, -1)
-    assert mixers.shape == (2, RANK // 2, RANK // 2)
+    assert down.mixer.shape == (2, RANK // 2, RANK // 2)
     A = torch.block_diag(*down.raw.chunk(2))
-    weight = base.layer.weight + SCALE * B @ torch.block_diag(*mixers) @ A
+    weight = base.layer.weight + SCALE * B @ torch.block_diag(*down.mixer) @ A
     x = torch.randn(3, 6, dtype=torch.float64)
     torch.testing.assert_close(model(x), nn.functional.linear(x, weight, base.layer.bias))
     torch.testing.assert_close(model.merge_and_unload().layer.weight, weight)
+
+
+def test_the_butterfly_cannot_stay_within_the_blocks_of_bd_lora():
+    with pytest.raises(UnsupportedError, match="keeps apart"):
+        bd_lora(OneLayer(nn.Linear(6, 5)).double(), "butterfly")
 
 
 def test_tied_embeddings_share_their_factors_and_add_the_same_update():

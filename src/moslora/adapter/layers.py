@@ -148,6 +148,11 @@ def _mix_projection(layer: MixedLayer, name: str, kind: Any, mixer: nn.Parameter
             f"{', '.join(cls.__name__ for cls in MIXED_CLASSES)} only. Leave this layer out with "
             f"mixer_pattern={{'{layer.mixer_target}': 'identity'}} or use mixer='identity'."
         )
+    if kind == "butterfly" and isinstance(module, BlockDiagonalLinear):
+        raise UnsupportedError(
+            f"{layer.mixer_target}: the butterfly mixer adds the two halves of the rank, which a block-diagonal lora_A "
+            "(BD-LoRA) keeps apart. Use mixer='learnable', which then mixes within each block, or mixer='identity'."
+        )
     MixedFactor.adopt(module, kind, mixer, experts)
     if not isinstance(layer.lora_A, MixedFactors):
         layer.lora_A = MixedFactors(layer.lora_A)
