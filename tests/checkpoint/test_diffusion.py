@@ -5,6 +5,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
+from peft import LoraConfig
 from safetensors import safe_open
 
 from moslora.checkpoint import export_adapter
@@ -67,12 +68,17 @@ def test_stock_diffusers_computes_with_the_export_what_moslora_computes(exported
 
 
 def test_the_header_of_the_diffusers_file_holds_ranks_and_alphas(exported):
-    root, _, _ = exported
+    root, _, models = exported
     with safe_open(root / "patterns" / "diffusers" / "pytorch_lora_weights.safetensors", "pt") as file:
         header = json.loads(file.metadata()["lora_adapter_metadata"])
         assert all(key.startswith("unet.") for key in file.keys())  # noqa: SIM118
-    for key in ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"):
-        assert header[f"unet.{key}"] == SETTINGS["patterns"][key]
+    config = LoraConfig(**{key.removeprefix("unet."): value for key, value in header.items()})
+    assert not config.use_rslora, "the alphas stand for it"
+    for name in expected_updates(models["patterns"]):
+        layer = models["patterns"].get_base_model().get_submodule(name)
+        r = config.rank_pattern.get(name, config.r)
+        assert r == layer.r["default"]
+        assert config.alpha_pattern.get(name, config.lora_alpha) / r == pytest.approx(layer.scaling["default"])
 
 
 def test_alpha_over_rank_of_each_kohya_module_gives_the_update_of_the_formula(exported):

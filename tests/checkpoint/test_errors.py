@@ -177,11 +177,7 @@ def test_a_base_model_that_does_not_fit_is_refused_before_anything_is_written(sa
 def test_an_existing_target_is_never_touched(saved, adapter):
     out = adapter.parent / "out"
     out.write_text("precious")
-    for job in (
-        lambda: export_adapter(adapter, out),
-        lambda: merge_adapter(adapter, out),
-        lambda: import_adapter(adapter, out),
-    ):
+    for job in (export_adapter, merge_adapter, import_adapter):
         with pytest.raises(MoSLoRAError, match="exists already"):
-            job()
+            job(adapter, out)
     assert out.read_text() == "precious"

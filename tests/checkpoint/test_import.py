@@ -1,6 +1,7 @@
 """The authors' checkpoints become MoSLoRA adapters that compute `scale * B @ AB @ A`."""
 
 import json
+import os
 
 import pytest
 import safetensors.torch
@@ -57,14 +58,11 @@ def factors(layers, rank_of, seed=0):
     def random(*shape):
         return 0.2 * torch.randn(shape, generator=draw)
 
-    return {
-        name: (
-            random(rank_of(name), layer.in_features),
-            random(rank_of(name), rank_of(name)),
-            random(layer.out_features, rank_of(name)),
-        )
-        for name, layer in layers.items()
-    }
+    found = {}
+    for name, layer in layers.items():
+        r = rank_of(name)
+        found[name] = random(r, layer.in_features), random(r, r), random(layer.out_features, r)
+    return found
 
 
 def linear_layers(model, ends):
@@ -72,13 +70,10 @@ def linear_layers(model, ends):
 
 
 def authors_state_dict(found, mixer_key="lora_AB.weight", prefix="base_model.model."):
-    state = {}
-    for name, (A, AB, B) in found.items():
-        state |= {
-            f"{prefix}{name}.{key}": value
-            for key, value in (("lora_A.weight", A), (mixer_key, AB), ("lora_B.weight", B))
-        }
-    return state
+    keys = ("lora_A.weight", mixer_key, "lora_B.weight")
+    return {
+        f"{prefix}{name}.{key}": value for name, each in found.items() for key, value in zip(keys, each, strict=True)
+    }
 
 
 def add_updates(model, found, scale_of):
@@ -211,44 +206,34 @@ class _Trap:
         self.path = path
 
     def __reduce__(self):
-        import os
-
         return os.mkdir, (str(self.path),)
 
 
-def _without(state, end):
-    return {key: value for key, value in state.items() if not key.endswith(end)}
+def without(end):
+    return lambda state: {key: value for key, value in state.items() if not key.endswith(end)}
+
+
+def same(state):
+    return state
+
+
+SECOND, MIXERS = "layers.1.self_attn.q_proj.", "lora_AB.weight"
 
 
 @pytest.mark.parametrize(
     ("config", "damage", "error", "message"),
     [
-        (
-            {},
-            lambda s: _without(s, "layers.1.self_attn.q_proj.lora_AB.weight"),
-            CheckpointError,
-            r"layers\.1.*lora_AB\.weight: found no such",
-        ),
-        ({}, lambda s: _without(s, "lora_AB.weight"), CheckpointError, "They were lost when the file was saved"),
-        ({"lora_use_mixer": False}, lambda s: _without(s, "lora_AB.weight"), CheckpointError, "This is a plain LoRA"),
-        (
-            {},
-            lambda s: _without(s, "layers.1.self_attn.q_proj.lora_B.weight"),
-            CheckpointError,
-            r"lora_B\.weight: found no such key",
-        ),
-        ({"r": 5}, lambda s: s, CheckpointError, r"found shape \(6, 32\)"),
-        ({"lora_alpha": None}, lambda s: s, CheckpointError, "lora_alpha: found None"),
-        ({"peft_type": "LOHA"}, lambda s: s, CheckpointError, "peft_type: found 'LOHA'"),
-        ({"enable_lora": [True, False, True]}, lambda s: s, UnsupportedError, "enable_lora"),
-        ({"bottleneck_size": 256}, lambda s: s, UnsupportedError, "'bottleneck_size': 256"),
-        (
-            {"init_lora_weights": "nonsense", "loftq_config": 3},
-            lambda s: s,
-            CheckpointError,
-            "settings that PEFT refuses",
-        ),
-        ({}, lambda s: {key: value * float("nan") for key, value in s.items()}, CheckpointError, "NaN or infinite"),
+        ({}, without(SECOND + MIXERS), CheckpointError, r"layers\.1.*lora_AB\.weight: found no such"),
+        ({}, without(MIXERS), CheckpointError, "They were lost when the file was saved"),
+        ({"lora_use_mixer": False}, without(MIXERS), CheckpointError, "This is a plain LoRA"),
+        ({}, without(SECOND + "lora_B.weight"), CheckpointError, r"lora_B\.weight: found no such key"),
+        ({"r": 5}, same, CheckpointError, r"theirs/adapter_model.*found shape \(6, 32\)"),
+        ({"lora_alpha": None}, same, CheckpointError, "lora_alpha: found None"),
+        ({"peft_type": "LOHA"}, same, CheckpointError, "peft_type: found 'LOHA'"),
+        ({"enable_lora": [True, False, True]}, same, UnsupportedError, "enable_lora"),
+        ({"bottleneck_size": 256}, same, UnsupportedError, "'bottleneck_size': 256"),
+        ({"use_dora": True, "use_qalora": True, "megatron_config": {"a": 1}}, same, CheckpointError, "PEFT refuses"),
+        ({}, lambda state: {key: value / 0 for key, value in state.items()}, CheckpointError, "NaN or infinite"),
     ],
 )
 def test_a_damaged_checkpoint_leaves_nothing_behind(config, damage, error, message, tmp_path):

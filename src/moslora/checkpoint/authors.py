@@ -8,7 +8,6 @@ Their three forks of PEFT save the mixer as `lora_AB.weight`, an nn.Linear whose
 import dataclasses
 import json
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from torch import Tensor
 from ..adapter import MosLoraConfig
 from ..errors import CheckpointError, ConfigError, UnsupportedError
 from .files import new_path, read_json, read_pickle, read_safetensors, refuse_existing, write_safetensors
-from .formats.diffusers import COMPONENTS, FILE, HEADER
+from .formats.diffusers import COMPONENTS, FILE, HEADER, plain_settings
 from .layers import Adapter
-from .load import CONFIG, PREFIX, WEIGHTS, check_config, load_adapter
+from .load import CONFIG, PREFIX, WEIGHTS, build_adapter, check_config, load_adapter
 
 # Pattern of the end of their key -> PEFT's, or ours for the mixer.
 RENAMED = {
@@ -76,10 +75,14 @@ def import_adapter(
         ]
         plain = {_renamed(key): tensor for key, tensor in parts}
         config = _diffusers_config(file, plain, metadata, component)
+    unmixed = _unmixed(file, config, plain)
+    settings = _moslora_config(src / CONFIG if is_peft else file, config, unmixed)
+    ours = {PREFIX + _raw(key, plain): tensor for key, tensor in plain.items()}
+    build_adapter(file, settings.to_dict(), ours)  # finds what is wrong while the messages can name their file
     with new_path(out) as partial:
         partial.mkdir()
-        _moslora_config(file, config, plain).save_pretrained(partial)
-        write_safetensors(partial / WEIGHTS, {PREFIX + _raw(key, plain): tensor for key, tensor in plain.items()})
+        settings.save_pretrained(partial)
+        write_safetensors(partial / WEIGHTS, ours)
         return dataclasses.replace(load_adapter(partial), file=out / WEIGHTS)
 
 
@@ -137,31 +140,31 @@ def _diffusers_config(
     ranks = {key.removesuffix(ends): len(tensor) for key, tensor in tensors.items() if key.endswith(ends)}
     if not ranks:
         raise CheckpointError(f"{file}: found no LoRA layer, expected keys such as {component}.NAME.lora_A.weight.")
-    r = Counter(ranks.values()).most_common(1)[0][0]
-    pattern = {name: rank for name, rank in ranks.items() if rank != r}
-    targets = sorted(ranks)
-    return {"r": r, "lora_alpha": r, "rank_pattern": pattern, "alpha_pattern": pattern, "target_modules": targets}
+    return plain_settings({name: (r, r) for name, r in ranks.items()})
 
 
-def _moslora_config(file: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> MosLoraConfig:
+def _moslora_config(origin: Path, config: dict[str, Any], unmixed: list[str]) -> MosLoraConfig:
     """Their settings in our terms. Layers without a mixer are named in `mixer_pattern`."""
     if config.get("enable_lora"):
-        raise UnsupportedError(f"{file}: enable_lora (a fused q, k, v layer) has no equal in today's PEFT.")
+        raise UnsupportedError(f"{origin}: enable_lora (a fused q, k, v layer) has no equal in today's PEFT.")
     names = {field.name for field in dataclasses.fields(MosLoraConfig)} | {"peft_version", *OUTDATED}
     strange = {key: value for key, value in config.items() if key not in names and value}
     if strange:
         raise UnsupportedError(
-            f"{file.parent / CONFIG}: found settings that are not known: {strange}. Expected those of LoRA; if they do "
+            f"{origin}: found settings that are not known: {strange}. Expected those of LoRA; if they do "
             "not change what the adapter computes, remove them."
         )
-    known = {field.name for field in dataclasses.fields(MosLoraConfig) if field.init} - {"mixer", "mixer_pattern"}
+    known = {field.name for field in dataclasses.fields(MosLoraConfig) if field.init} - {
+        "mixer",
+        "mixer_pattern",
+        "inference_mode",
+    }
     values = {key: value for key, value in config.items() if key in known and value is not None}
     values.pop("peft_type", None)
-    unmixed = _unmixed(file, config, tensors)
     try:
         return MosLoraConfig(**values, mixer_pattern=dict.fromkeys(unmixed, "identity"), inference_mode=True)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{file.parent / CONFIG}: found settings that PEFT refuses: {error}") from None
+        raise CheckpointError(f"{origin}: found settings that PEFT refuses: {error}") from None
 
 
 def _unmixed(file: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> list[str]:

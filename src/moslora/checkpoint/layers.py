@@ -1,15 +1,18 @@
 """An adapter in memory: its config, and for every layer raw A, M and B."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..equation import Mixer, butterfly_mixer, fold
 from ..errors import UnsupportedError
+
+Value = TypeVar("Value")
 
 # delta W as products B @ A, one for each expert (or group of a convolution) of its own: float64 pairs (d_out, r),
 # (r, d_in) with the scale inside B.
@@ -44,6 +47,11 @@ class Layer:
     experts: int = 1
     is_embedding: bool = False
     extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def alpha(self) -> float:
+        """What a client must take for alpha if it scales by alpha / r."""
+        return self.scale * self.r
 
     def full_mixer(self) -> Tensor:
         """M (r, r) or (experts, r, r) in float64, whatever its kind."""
@@ -106,12 +114,12 @@ class Adapter:
 
     def with_one_alpha(self) -> tuple[float, "Adapter"]:
         """The commonest alpha = scale * r of the layers, and an adapter whose B absorbs what the others differ by."""
-        alpha = Counter(layer.scale * layer.r for layer in self.layers.values()).most_common(1)[0][0] or 1.0
-        layers = {}
+        alpha = commonest(layer.alpha for layer in self.layers.values()) or 1.0
+        layers = dict(self.layers)
         for name, layer in self.layers.items():
-            quotient = layer.scale * layer.r / alpha
-            B = layer.B if quotient == 1 else (layer.B.double() * quotient).to(layer.B.dtype)
-            layers[name] = replace(layer, B=B, scale=alpha / layer.r)
+            if layer.alpha != alpha:
+                B = (layer.B.double() * (layer.alpha / alpha)).to(layer.B.dtype)
+                layers[name] = replace(layer, B=B, scale=alpha / layer.r)
         return alpha, replace(self, layers=layers)
 
     def unmixed_tensors(self) -> dict[str, Tensor]:
@@ -127,7 +135,12 @@ class Adapter:
 
 
 # What MosLoraConfig adds to LoraConfig.
-MIXER_SETTINGS = ("mixer", "init_mixer", "mixer_pattern")
+MIXER_SETTINGS = ("mixer", "init_mixer", "mixer_pattern", "kernel")
+
+
+def commonest(values: Iterable[Value]) -> Value:
+    """The value that occurs most often."""
+    return Counter(values).most_common(1)[0][0]
 
 
 def norm(products: Products) -> float:

@@ -31,17 +31,15 @@ def draw_mixers(mixers: "Mapping[str, numpy.ndarray]", out: Path) -> None:
     columns = math.ceil(math.sqrt(2 * len(mixers)))
     rows = math.ceil(len(mixers) / columns)
     cell = min(CELL_INCHES, MOST_INCHES / columns)
-    figure = Figure(figsize=(cell * columns + 1.2, (cell + 0.25) * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(cell * columns + 1.2, (cell + 0.4) * rows + 0.2), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     largest = max(float(abs(M).max()) for M in mixers.values()) or 1.0
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, (name, M) in zip(grid.flat, mixers.items(), strict=False):
         image = axes.imshow(M, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
-        axes.set_title(_folded(name), fontsize=4)
-    figure.colorbar(
-        image, ax=grid, label="entry of M (row i: into column i of B, column j: from row j of A)", shrink=0.8
-    )
+        axes.set_title(_folded(name), fontsize=6)
+    figure.colorbar(image, ax=grid, label="M[row, column]", shrink=0.8)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         figure.savefig(out, dpi=150)
@@ -49,7 +47,7 @@ def draw_mixers(mixers: "Mapping[str, numpy.ndarray]", out: Path) -> None:
         raise DataError(f"Cannot draw {out}: {error}. Expected an ending such as .png, .svg or .pdf.") from None
 
 
-def _folded(name: str, width: int = 26) -> str:
+def _folded(name: str, width: int = 20) -> str:
     """A long name on two lines or more, broken at its dots."""
     lines = [""]
     for part in name.split("."):

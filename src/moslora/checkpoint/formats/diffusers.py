@@ -4,23 +4,21 @@ Without that header diffusers takes alpha = rank, and rank and alpha patterns ar
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ...errors import ConfigError
 from ..files import read_safetensors, write_safetensors
-from ..layers import Adapter, Products
+from ..layers import Adapter, Products, commonest
 from ..load import build_adapter
 from . import refuse_what_is_lost
 
 FILE = "pytorch_lora_weights.safetensors"
 HEADER = "lora_adapter_metadata"
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
-
-# What says what the factors mean. Older versions of PEFT refuse settings that they do not know, so no more than this.
-SETTINGS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
 
 
 class DiffusersFormat:
@@ -40,11 +38,9 @@ class DiffusersFormat:
         """Write the folder of an adapter without mixers."""
         out.mkdir()
         component = find_component(adapter.layers, self.component)
-        settings = {key: adapter.config[key] for key in SETTINGS if adapter.config.get(key) is not None}
         # transformers 5 has no `text_model` in the names of a text encoder; without it they fit both.
-        settings["target_modules"] = sorted(name.removeprefix("text_model.") for name in adapter.layers)
-        for key in ("rank_pattern", "alpha_pattern"):
-            settings[key] = {name.removeprefix("text_model."): value for name, value in settings.get(key, {}).items()}
+        named = {name.removeprefix("text_model."): layer for name, layer in adapter.layers.items()}
+        settings = plain_settings({name: (layer.r, layer.alpha) for name, layer in named.items()})
         header = {f"{component}.{key}": value for key, value in settings.items()}
         tensors = {}
         for name, layer in adapter.layers.items():
@@ -64,6 +60,22 @@ class DiffusersFormat:
     def next_step(self, out: Path) -> str:
         """How to load the result."""
         return f'pipeline.load_lora_weights("{out}")'
+
+
+def plain_settings(layers: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
+    """Settings of PEFT that give each layer its rank and alpha, and no more: older versions refuse what they do not know.
+
+    Args:
+        layers: name -> rank and alpha, for a scale of alpha / rank.
+    """
+    r, alpha = commonest(r for r, _ in layers.values()), commonest(alpha for _, alpha in layers.values())
+    return {
+        "r": r,
+        "lora_alpha": alpha,
+        "rank_pattern": {name: rank for name, (rank, _) in layers.items() if rank != r},
+        "alpha_pattern": {name: value for name, (_, value) in layers.items() if value != alpha},
+        "target_modules": sorted(layers),
+    }
 
 
 def find_component(names: Iterable[str], component: str | None) -> str:
