@@ -23,4 +23,5 @@ def track(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
             bar.update(task, completed=done)
             yield item
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
