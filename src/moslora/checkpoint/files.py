@@ -50,8 +50,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: found {path.stat().st_size} bytes that are not a safetensors file ({error}). Expected as many as its "
-            "header says; it is truncated, half written or foreign: copy or save it again."
+            f"{path}: found {path.stat().st_size} bytes that are no safetensors file ({error}). Expected the length that "
+            "its header gives; it is truncated, half written or foreign: copy or save it again."
         ) from None
 
 

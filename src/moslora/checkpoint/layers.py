@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from peft import LoraConfig
 from torch import Tensor
 
+from ..adapter import MosLoraConfig
 from ..equation import Mixer, butterfly_mixer, fold
 from ..errors import UnsupportedError
 
@@ -134,8 +136,8 @@ class Adapter:
         return replace(self, config={**config, "peft_type": "LORA"}, layers=layers)
 
 
-# What MosLoraConfig adds to LoraConfig.
-MIXER_SETTINGS = ("mixer", "init_mixer", "mixer_pattern", "kernel")
+# What MosLoraConfig adds to LoraConfig: stock PEFT does not know it.
+MIXER_SETTINGS = {field.name for field in fields(MosLoraConfig)} - {field.name for field in fields(LoraConfig)}
 
 
 def commonest(values: Iterable[Value]) -> Value:
