@@ -152,6 +152,19 @@ def test_a_number_that_is_none_is_named(adapter, end, shape, value):
     refused(adapter, f"{LAYER}.lora_{end.replace('_', '.')}", f"found 1 of {tensor.numel()} values", "expected finite")
 
 
+@pytest.mark.parametrize("end", ["lora_AB.weight", "lora_mixer.weight", "lora_mixer"])
+def test_a_mixer_of_the_authors_code_is_never_left_out(adapter, end):
+    config = json.loads((adapter / CONFIG).read_text())
+    (adapter / CONFIG).write_text(json.dumps({**config, "peft_type": "LORA"}))
+    state = safetensors.torch.load_file(adapter / WEIGHTS)
+    names = {"lora_A.raw": "lora_A.weight", "lora_A.mixer": end}
+    state = {key.replace(old, names[old]): value for key, value in state.items() for old in names if old in key} | {
+        key: value for key, value in state.items() if "lora_B" in key
+    }
+    safetensors.torch.save_file(state, adapter / WEIGHTS)
+    refused(adapter, f"{LAYER}.{end}", "moslora import")
+
+
 def test_whole_numbers_are_no_weights(adapter):
     change(adapter, A_mixer=torch.ones(4, 4, dtype=torch.int32))
     refused(adapter, f"{LAYER}.lora_A.mixer", "torch.int32", "floating")

@@ -126,7 +126,7 @@ def test_a_file_that_reads_back_differently_is_never_kept(format, tmp_path, monk
     adapt(base, tmp_path / "a", target_modules=["q_proj"])
     monkeypatch.setattr(export.Adapter, "folded", _folded_badly)
     options = {"gguf": {"base": tmp_path / "base"}, "peft": {}}.get(format, {"component": "text_encoder"})
-    out = tmp_path / {"kohya": "x.safetensors", "gguf": "x.gguf"}.get(format, "x")
+    out = tmp_path / "new" / {"kohya": "x.safetensors", "gguf": "x.gguf"}.get(format, "x")
     with pytest.raises(CheckpointError, match=r"self_attn\.q_proj: .* differs by .* expected at most"):
         export_adapter(tmp_path / "a", out, format=format, **options)
     assert {each.name for each in tmp_path.iterdir()} == {"base", "a"}

@@ -26,6 +26,16 @@ def adapter(tmp_path_factory):
     return root / "adapter"
 
 
+@pytest.mark.parametrize("command", ["export", "import", "merge", "inspect"])
+def test_help_shows_an_example_to_paste_and_says_what_is_written(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    examples = [line for line in lines if line.startswith(f"moslora {command} ")]
+    assert examples
+    assert all(len(line.split()) >= 4 for line in examples)
+
+
 @pytest.mark.parametrize(("format", "name"), [("peft", "lora"), ("gguf", "lora.gguf")])
 def test_export_prints_the_largest_difference_and_what_loads_the_result(adapter, format, name, tmp_path, capsys):
     assert main(["export", str(adapter), str(tmp_path / name), "--format", format]) == 0

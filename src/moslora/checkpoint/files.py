@@ -50,8 +50,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: found {path.stat().st_size} bytes that are no safetensors file ({error}). Expected the length that "
-            "its header gives; it is truncated, half written or foreign: copy or save it again."
+            f"{path}: found {path.stat().st_size} bytes that are no safetensors file ({error}). Expected as many as "
+            "its header gives: the file is truncated, half written or foreign. Copy or save it again."
         ) from None
 
 
@@ -105,16 +105,21 @@ def new_path(out: Path) -> Iterator[Path]:
         ConfigError: `out` exists.
     """
     refuse_existing(out)
+    new_parents = [folder for folder in out.parents if not folder.exists()]
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         yield partial
         refuse_existing(out)
         partial.rename(out)
-    finally:
+    except BaseException:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         partial.unlink(missing_ok=True)
+        for folder in new_parents:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def refuse_existing(out: Path) -> None:

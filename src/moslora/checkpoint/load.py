@@ -111,6 +111,9 @@ class _LayerReader:
         A_key = self.plain_key if mixer == "identity" else self.raw_key
         A, B = self._take(extras, A_key), self._take(extras, self.B_key)
         M = self._take(extras, self.mixer_key) if mixer == "learnable" else None
+        theirs = [part for part in extras if part.startswith(("lora_AB", "lora_mixer"))]
+        if theirs:
+            self._fail(theirs[0], "a mixer of the authors' code", "none: run `moslora import` on the folder first")
         unread = {self.plain_key, self.raw_key, self.mixer_key} & set(extras)
         if unread:
             self._fail(min(unread), "a tensor", f"none, as {CONFIG} says that the mixer of this layer is {mixer!r}")

@@ -63,7 +63,7 @@ class DiffusersFormat:
 
 
 def plain_settings(layers: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
-    """Settings of PEFT that give each layer its rank and alpha. No more, as older versions refuse what they do not know.
+    """Settings of PEFT that give each layer its rank and alpha. Older versions of PEFT would refuse newer settings.
 
     Args:
         layers: name -> rank and alpha, for a scale of alpha / rank.

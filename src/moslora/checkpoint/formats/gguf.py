@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError, UnsupportedError
-from ..files import check_finite, read_json
+from ..files import check_finite
 from ..layers import Adapter, Layer, Products
 from . import refuse_what_is_lost
 
-# transformers' class -> the architecture's name in the package gguf.
+# transformers' model_type -> the architecture's name in the package gguf.
 ARCHITECTURES = {
-    "LlamaForCausalLM": "LLAMA",
-    "MistralForCausalLM": "LLAMA",
-    "MixtralForCausalLM": "LLAMA",
-    "Qwen2ForCausalLM": "QWEN2",
-    "Qwen3ForCausalLM": "QWEN3",
-    "GemmaForCausalLM": "GEMMA",
-    "Gemma2ForCausalLM": "GEMMA2",
-    "Gemma3ForCausalLM": "GEMMA3",
-    "Phi3ForCausalLM": "PHI3",
+    "llama": "LLAMA",
+    "mistral": "LLAMA",
+    "mixtral": "LLAMA",
+    "qwen2": "QWEN2",
+    "qwen3": "QWEN3",
+    "gemma": "GEMMA",
+    "gemma2": "GEMMA2",
+    "gemma3_text": "GEMMA3",
+    "phi3": "PHI3",
 }
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 
@@ -43,10 +43,10 @@ class GgufFormat:
             raise ConfigError("The format gguf needs the package gguf: pip install 'moslora[gguf]'") from None
         self.gguf: Any = gguf
         self.base = _base_config(base)
-        kind = (self.base.get("architectures") or ["none"])[0]
+        kind = self.base.get("model_type")
         if kind not in ARCHITECTURES:
             raise UnsupportedError(
-                f"The base model is a {kind}; adapters for llama.cpp are known for {', '.join(ARCHITECTURES)}. "
+                f"The base model's type is {kind}; adapters for llama.cpp are known for {', '.join(ARCHITECTURES)}. "
                 "Merge it and convert the whole model instead: moslora merge ADAPTER OUT"
             )
         self.architecture = getattr(gguf.MODEL_ARCH, ARCHITECTURES[kind])
@@ -113,8 +113,7 @@ class GgufFormat:
     def _names(self, adapter: Adapter) -> dict[str, str]:
         """llama.cpp's name of each tensor -> the module's name in the base model."""
         # One tensor for both: llama.cpp would apply the update of either to the other, or stop.
-        tied = self.base.get("tie_word_embeddings", "GEMMA" in self.architecture.name)
-        refused = {None, EMBEDDING, OUTPUT} if tied else {None}
+        refused = {None, EMBEDDING, OUTPUT} if self.base.get("tie_word_embeddings") else {None}
         known = self.gguf.get_tensor_name_map(self.architecture, int(self.base["num_hidden_layers"]))
         names = {}
         for name in adapter.layers:
@@ -122,7 +121,7 @@ class GgufFormat:
             tensor_name = known.get_name(f"{text_name}.weight", try_suffixes=(".weight",))
             if tensor_name in refused or adapter.layers[name].is_embedding != (tensor_name == EMBEDDING):
                 raise UnsupportedError(
-                    f"{name}: llama.cpp has no tensor of its own for this layer of a {self.base['architectures'][0]}: "
+                    f"{name}: llama.cpp has no tensor of its own for this layer of a {self.base['model_type']}: "
                     "use --format peft, or `moslora merge`."
                 )
             names[tensor_name] = name
@@ -151,16 +150,10 @@ def _base_config(base: str | Path | None) -> dict[str, Any]:
         raise ConfigError(
             "The format gguf needs the base model's config.json, and the adapter names no base model: give --base."
         )
-    if Path(base).is_dir():
-        config = read_json(Path(base) / "config.json")
-    else:
-        from transformers import AutoConfig
+    from transformers import AutoConfig
 
-        try:
-            config = AutoConfig.from_pretrained(base).to_dict()
-        except (OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ConfigError(
-                f"Found no config.json of the base model {base} ({reason}): give --base FOLDER."
-            ) from None
-    return {**config, **(config.get("text_config") or {})}
+    try:
+        return AutoConfig.from_pretrained(base).get_text_config().to_dict()
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"Found no config.json of {base} ({reason}): give --base FOLDER.") from None
