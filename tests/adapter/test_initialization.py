@@ -114,7 +114,7 @@ def test_an_init_from_the_base_weight_keeps_the_function(init, init_mixer):
     expected = base(ids).logits
     config = MosLoraConfig(r=4, init_lora_weights=init, init_mixer=init_mixer, **TARGETS)
     model = get_peft_model(copy.deepcopy(base), config).eval()
-    assert relative_difference(model(ids).logits, expected) < 2e-5
+    assert relative_difference(model(ids).logits, expected) < 2e-6
     assert all(isinstance(layer.lora_A["default"].mixer, torch.nn.Parameter) for layer in adapters(model))
 
 

@@ -175,8 +175,21 @@ def _new_mixer(layer: MixedLayer, shape: tuple[int, ...], raw: Tensor, config: M
         # Drawn in float32 on the CPU: orthogonal needs a QR, and every device then starts from the same numbers.
         drawn = torch.empty(shape, device="cpu")
         initialize_mixer(drawn, config.init_mixer, _mixer_stream(layer.mixer_target))
+        if config.init_lora_weights not in FREE_INITS:
+            drawn = _nearest_orthogonal(drawn)
         mixer = drawn.to(raw.device, raw.dtype)
     return nn.Parameter(mixer, requires_grad=raw.requires_grad)
+
+
+def _nearest_orthogonal(M: Tensor) -> Tensor:
+    """The orthogonal matrix nearest to M (*, r, r), at M's norm.
+
+    For the inits that need M^-1 A: a Kaiming mixer has a condition of a hundred and more, which would cost them two
+    digits and, with bad luck, four.
+    """
+    left, singular_values, right = torch.linalg.svd(M.double())
+    size = singular_values.square().mean(-1).sqrt()[..., None, None]
+    return (size * (left @ right)).to(M.dtype)
 
 
 def _mixer_stream(target: str) -> torch.Generator:
