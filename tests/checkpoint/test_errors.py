@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from moslora.checkpoint import export_adapter, import_adapter, load_adapter, merge_adapter
-from moslora.errors import CheckpointError, MoSLoRAError
+from moslora.errors import CheckpointError, MoSLoRAError, UnsupportedError
 from tests.checkpoint.adapters import adapt
 from tests.helpers import tiny_llama
 
@@ -168,6 +168,15 @@ def test_a_mixer_of_the_authors_code_is_never_left_out(adapter, end):
 def test_whole_numbers_are_no_weights(adapter):
     change(adapter, A_mixer=torch.ones(4, 4, dtype=torch.int32))
     refused(adapter, f"{LAYER}.lora_A.mixer", "torch.int32", "floating")
+
+
+def test_block_diagonal_factors_are_refused_with_the_way_out(adapter):
+    config = json.loads((adapter / CONFIG).read_text())
+    (adapter / CONFIG).write_text(
+        json.dumps({**config, "use_bdlora": {"nblocks": 2, "target_modules_bd_a": ["q_proj"]}})
+    )
+    with pytest.raises(UnsupportedError, match=r"use_bdlora.*moslora\.to_lora"):
+        load_adapter(adapter)
 
 
 def test_a_good_folder_passes_so_that_the_refusals_mean_something(saved):

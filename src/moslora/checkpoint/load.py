@@ -9,7 +9,7 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from ..equation import MIXERS, Mixer, check_mixer_rank
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, UnsupportedError
 from .files import check_finite, read_json, read_safetensors
 from .layers import Adapter, Layer
 
@@ -30,6 +30,7 @@ def load_adapter(folder: str | Path) -> Adapter:
 
     Raises:
         CheckpointError: a file is missing, truncated or foreign; a mixer is missing; a shape or value is impossible.
+        UnsupportedError: the adapter is a BD-LoRA.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -41,7 +42,7 @@ def load_adapter(folder: str | Path) -> Adapter:
 
 
 def check_config(path: Path, config: dict[str, Any]) -> None:
-    """Raise CheckpointError unless this is the config of a LoRA or MoSLoRA adapter."""
+    """Raise CheckpointError unless this is the config of a LoRA or MoSLoRA adapter, UnsupportedError for BD-LoRA."""
     kind = config.get("peft_type")
     if kind not in PEFT_TYPES:
         raise CheckpointError(
@@ -51,6 +52,11 @@ def check_config(path: Path, config: dict[str, Any]) -> None:
         raise CheckpointError(
             f"{path}: lora_use_mixer: found a setting of the authors' code, expected `mixer`. "
             f"Convert the folder first: moslora import {path.parent} NEW_FOLDER"
+        )
+    if config.get("use_bdlora"):
+        raise UnsupportedError(
+            f"{path}: use_bdlora: the factors of BD-LoRA are block-diagonal, which is not supported here. Load the "
+            "adapter in Python, and save moslora.to_lora(model)."
         )
     for key in ("r", "lora_alpha"):
         value = config.get(key)

@@ -12,7 +12,6 @@ BEYOND_PLAIN = (
     "kasa_config",
     "layer_replication",
     "monteclora_config",
-    "use_bdlora",
     "use_qalora",
 )
 # PiSSA and the like take their start out of the base weights, so delta W belongs to another base.
