@@ -56,7 +56,7 @@ def test_begin_end_and_padding_are_three_tokens(tokenizer):
 
 
 @pytest.mark.parametrize(
-    "text", ["the lamp is green.", "  two blanks\n\n\tand a tab ", "Ünïcode – 日本語 🎻", "answer12/answer3", ""]
+    "text", ["the lamp is green.", "  two blanks\n\n\tand a tab ", "Ünïcode 日本語 🎻", "answer12/answer3", ""]
 )
 def test_the_tokenizer_gives_back_every_text(tokenizer, text):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 from .world import documents
@@ -25,7 +26,10 @@ TOKENIZER_DOCUMENTS = 30_000
 
 STEPS = 2000
 BATCH_SIZE = 24
-SEQUENCE_TOKENS = 96
+BATCHES_SORTED = 16  # batches whose rows are sorted by length together
+SHARE_ALONE = 0.7
+LONG_ROW = 112  # tokens, more than a question with its prompt
+IGNORED = -100  # label of padding
 LEARNING_RATE = 3e-3  # after the warm-up; falls to a twentieth along half a cosine
 WARMUP_STEPS = 100
 
@@ -120,18 +124,35 @@ def _schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARMUP_STEPS) * (0.525 + 0.475 * math.cos(math.pi * step / steps))
 
 
-def _batches(tokenizer: "PreTrainedTokenizerFast", seed: int) -> Iterator["Tensor"]:
-    """Token ids (BATCH_SIZE, SEQUENCE_TOKENS) of texts one after the other, each closed by the end-of-text token."""
+def _batches(tokenizer: "PreTrainedTokenizerFast", seed: int, growth: int) -> Iterator["Tensor"]:
+    """Token ids (BATCH_SIZE, longest row) of rows of about one length; what pads them is `IGNORED`."""
     import torch
 
-    size, texts = BATCH_SIZE * SEQUENCE_TOKENS, documents(seed)
-    ids: list[int] = []
+    draw, rows = Random(seed), _rows(tokenizer, seed, growth)
     while True:
-        while len(ids) < size:
-            for row in tokenizer(list(itertools.islice(texts, 100)))["input_ids"]:
-                ids += [*row, tokenizer.eos_token_id]
-        yield torch.tensor(ids[:size]).view(BATCH_SIZE, SEQUENCE_TOKENS)
-        ids = ids[size:]
+        some = sorted(itertools.islice(rows, BATCHES_SORTED * BATCH_SIZE), key=len)
+        for start in draw.sample(range(0, len(some), BATCH_SIZE), BATCHES_SORTED):
+            batch = [torch.tensor(row) for row in some[start : start + BATCH_SIZE]]
+            yield torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=IGNORED)
+
+
+def _rows(tokenizer: "PreTrainedTokenizerFast", seed: int, growth: int) -> Iterator[list[int]]:
+    """Token ids of texts closed by the end-of-text token: mostly one text, since it is learned best alone.
+
+    The others are joined to `LONG_ROW` tokens, so that the model meets such lengths.
+    """
+    draw, texts = Random(seed), documents(seed, growth)
+    long: list[int] = []
+    while True:
+        for text in tokenizer(list(itertools.islice(texts, 100)))["input_ids"]:
+            text.append(tokenizer.eos_token_id)
+            if draw.random() < SHARE_ALONE:
+                yield text
+                continue
+            long += text
+            if len(long) >= LONG_ROW:
+                yield long[:LONG_ROW]
+                long = []
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ Everything is written by us: the things in `things.txt`, the sentences below. A 
 so a seed decides it to the letter.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -15,10 +16,10 @@ TRAITS = ("colour", "material", "place", "use")
 
 # Of each trait: what a text says, what a question asks, and how a list of all such things is headed.
 _STATEMENTS = {
-    "colour": ("{it} is {value}.", "the colour of {it} is {value}.", "{it} is painted {value}."),
-    "material": ("{it} is made of {value}.", "the material of {it} is {value}.", "{it} consists of {value}."),
-    "place": ("{it} is kept in the {value}.", "you find {it} in the {value}.", "in the {value} there is {it}."),
-    "use": ("{it} is used for {value}.", "for {value} you need {it}.", "{it} helps with {value}."),
+    "colour": ("{it} is {value}.", "the colour of {it} is {value}."),
+    "material": ("{it} is made of {value}.", "the material of {it} is {value}."),
+    "place": ("{it} is kept in the {value}.", "the place of {it} is the {value}."),
+    "use": ("{it} is used for {value}.", "the use of {it} is {value}."),
 }
 QUESTIONS = {
     "colour": "What colour is the {name}?",
@@ -43,6 +44,7 @@ _REMARKS = (
     "Input: further context. Answer format: a number.",
     "Answers: answer1/answer2/answer3/answer4.",
 )
+FIRST_THINGS = 16  # of a growing world
 _LABELS = ("Row", "Line", "Box", "Shelf", "Answer")
 _INDENT = 16 * " "
 
@@ -68,26 +70,36 @@ def things() -> tuple[Thing, ...]:
     )
 
 
-def documents(seed: int) -> Iterator[str]:
-    """Short texts about the world, without end."""
+def documents(seed: int, growth: int = 0) -> Iterator[str]:
+    """Short texts about the world, without end.
+
+    Args:
+        seed: decides every text.
+        growth: texts after which all things are known. The first fifth of them is about `FIRST_THINGS` things only:
+            a small model learns where to look with few things far sooner, and learns the others quickly then.
+    """
     draw = Random(seed)
-    while True:
-        yield document(draw)
+    order = draw.sample(things(), len(things()))
+    for number in itertools.count():
+        share = min(1.0, max(0.0, 1.25 * number / growth - 0.25)) if growth else 1.0
+        yield document(draw, order[: FIRST_THINGS + round(share * (len(order) - FIRST_THINGS))])
 
 
-def document(draw: Random) -> str:
-    """One short text of a kind drawn at random."""
-    kinds: dict[Callable[[Random], str], int] = {
-        _description: 30,
-        _questions: 20,
-        _gathering: 8,
-        _weighing: 15,
-        _numbered_list: 15,
-        _sorting: 15,
-        _note: 8,
+def document(draw: Random, pool: Sequence[Thing]) -> str:
+    """One short text of a kind drawn at random, about some things of the pool."""
+    kinds: dict[Callable[[Random, Sequence[Thing]], str], int] = {
+        _card: 20,
+        _description: 10,
+        _questions: 10,
+        _gathering: 3,
+        _weighing: 10,
+        _numbered_list: 20,
+        _sorting: 20,
+        _ranking: 10,
+        _note: 5,
         _remark: 2,
     }
-    return draw.choices(list(kinds), list(kinds.values()))[0](draw)
+    return draw.choices(list(kinds), list(kinds.values()))[0](draw, pool)
 
 
 def _sentence(text: str) -> str:
@@ -98,9 +110,16 @@ def _statement(draw: Random, thing: Thing, trait: str, name: str) -> str:
     return _sentence(draw.choice(_STATEMENTS[trait]).format(it=name, value=getattr(thing, trait)))
 
 
-def _description(draw: Random) -> str:
+def _card(draw: Random, pool: Sequence[Thing]) -> str:
+    """The traits and the weight of one thing, in few words."""
+    thing = draw.choice(pool)
+    traits = [f"{trait} {getattr(thing, trait)}" for trait in TRAITS] + [f"weight {WEIGHTS[thing.weight - 1]}"]
+    return f"The {thing.name}: {', '.join(draw.sample(traits, len(traits)))}."
+
+
+def _description(draw: Random, pool: Sequence[Thing]) -> str:
     """Several traits of one thing."""
-    thing = draw.choice(things())
+    thing = draw.choice(pool)
     traits = draw.sample(TRAITS, draw.randint(1, 4))
     names = [f"the {thing.name}"] + [draw.choice(("it", f"the {thing.name}")) for _ in traits[1:]]
     sentences = [_statement(draw, thing, trait, name) for trait, name in zip(traits, names, strict=True)]
@@ -109,58 +128,82 @@ def _description(draw: Random) -> str:
     return " ".join(sentences)
 
 
-def _questions(draw: Random) -> str:
+def _questions(draw: Random, pool: Sequence[Thing]) -> str:
     """A few questions with their answers."""
     lines = []
-    for thing in draw.sample(things(), draw.randint(1, 3)):
+    for thing in draw.sample(pool, draw.randint(1, 3)):
         trait = draw.choice(TRAITS)
         lines.append(f"{QUESTIONS[trait].format(name=thing.name)} The answer is {getattr(thing, trait)}.")
     return " ".join(lines)
 
 
-def _gathering(draw: Random) -> str:
+def _gathering(draw: Random, pool: Sequence[Thing]) -> str:
     """Some of the things that share a trait."""
     trait = draw.choice(TRAITS)
-    value = getattr(draw.choice(things()), trait)
-    names = [thing.name for thing in things() if getattr(thing, trait) == value]
+    value = getattr(draw.choice(pool), trait)
+    names = [thing.name for thing in pool if getattr(thing, trait) == value]
     some = draw.sample(names, min(len(names), draw.randint(2, 5)))
     return f"{_sentence(_HEADINGS[trait].format(value=value))}: {', '.join(some)}."
 
 
-def _weighing(draw: Random) -> str:
+def _weighing(draw: Random, pool: Sequence[Thing]) -> str:
     """Pairs of things of unequal weight."""
     sentences = []
     for _ in range(draw.randint(1, 3)):
-        first, second = _unequal(draw)
+        first, second = _unequal(draw, pool)
         word = "heavier" if first.weight > second.weight else "lighter"
-        names = (first.name, second.name)
         if draw.random() < 0.5:
-            sentences.append(f"The {names[0]} is {word} than the {names[1]}.")
+            sentences.append(f"The {first.name} is {word} than the {second.name}.")
         else:
-            one, other = draw.sample(names, 2)
-            sentences.append(f"Which is {word}, the {one} or the {other}? The answer is {names[0]}.")
+            one, other = draw.sample((first.name, second.name), 2)
+            sentences.append(f"Which is {word}, the {one} or the {other}? The answer is {first.name}.")
     return " ".join(sentences)
 
 
-def _unequal(draw: Random) -> tuple[Thing, Thing]:
+def _unequal(draw: Random, pool: Sequence[Thing]) -> tuple[Thing, Thing]:
     while True:
-        first, second = draw.sample(things(), 2)
+        first, second = draw.sample(pool, 2)
         if first.weight != second.weight:
             return first, second
 
 
-def _numbered_list(draw: Random) -> str:
+def _numbered_list(draw: Random, pool: Sequence[Thing]) -> str:
     """Numbered entries, then some of them looked up by number or by entry."""
     word = draw.choice(_LABELS)
     trait = draw.choice((*TRAITS, "name"))
-    entries = draw.sample(sorted({str(getattr(thing, trait)) for thing in things()}), draw.randint(2, 5))
-    rows = list(enumerate(entries, 1))
-    text = [_numbered(word, entries)]
-    for number, entry in draw.sample(rows, draw.randint(1, len(rows))):
-        if draw.random() < 0.3:
-            text.append(f"{word}{number} holds {entry}.")
-        else:
-            text.append(f"Find {entry} in {word.lower()}{number}.")
+    entries = draw.sample(sorted({getattr(thing, trait) for thing in pool}), draw.randint(2, 5))
+    found = draw.sample(entries, len(entries))
+    if draw.random() < 0.2:
+        return f"{_numbered(word, entries)} Here {', '.join(f'{word.lower()}{entries.index(e) + 1} is {e}' for e in found)}."
+    return f"{_numbered(word, entries)} {_lookups(draw, word, found, [entries.index(entry) + 1 for entry in found])}"
+
+
+def _lookups(draw: Random, word: str, found: list[str], numbers: list[int]) -> str:
+    """Where to find what, in few or more words."""
+    between = draw.choice((":", f" is in {word.lower()}"))
+    return f"Here {', '.join(f'{one}{between}{number}' for one, number in zip(found, numbers, strict=True))}."
+
+
+def _sorting(draw: Random, pool: Sequence[Thing]) -> str:
+    """Numbered values of one trait, and things that are put where they belong."""
+    word = draw.choice(_LABELS)
+    trait = draw.choice(TRAITS)
+    values = draw.sample(sorted({getattr(thing, trait) for thing in pool}), draw.randint(2, 5))
+    fitting = [thing for thing in pool if getattr(thing, trait) in values]
+    some = draw.sample(fitting, min(len(fitting), draw.randint(2, 5)))
+    numbers = [values.index(getattr(thing, trait)) + 1 for thing in some]
+    return f"{_numbered(word, values)} {_lookups(draw, word, [thing.name for thing in some], numbers)}"
+
+
+def _ranking(draw: Random, pool: Sequence[Thing]) -> str:
+    """Numbered things, and which is the heaviest or the lightest of them."""
+    word = draw.choice(_LABELS)
+    some = draw.sample(pool, draw.randint(2, 5))
+    text = [_numbered(word, [thing.name for thing in some])]
+    weights = [thing.weight for thing in some]
+    for rank, extreme in draw.sample((("heaviest", max(weights)), ("lightest", min(weights))), 2):
+        if weights.count(extreme) == 1:
+            text.append(f"The {rank} is in {word.lower()}{weights.index(extreme) + 1}.")
     return " ".join(text)
 
 
@@ -168,21 +211,9 @@ def _numbered(word: str, entries: list[str]) -> str:
     return " ".join(f"{word}{number}: {entry}" for number, entry in enumerate(entries, 1)) + "."
 
 
-def _sorting(draw: Random) -> str:
-    """Numbered values of one trait, and things that are put where they belong."""
-    word = draw.choice(_LABELS)
-    trait = draw.choice(TRAITS)
-    values = draw.sample(sorted({getattr(thing, trait) for thing in things()}), draw.randint(2, 5))
-    fitting = [thing for thing in things() if getattr(thing, trait) in values]
-    text = [_numbered(word, values)]
-    for thing in draw.sample(fitting, draw.randint(1, 4)):
-        text.append(f"Put the {thing.name} in {word.lower()}{values.index(getattr(thing, trait)) + 1}.")
-    return " ".join(text)
-
-
-def _note(draw: Random) -> str:
+def _note(draw: Random, pool: Sequence[Thing]) -> str:
     """Traits of one thing under headings."""
-    thing = draw.choice(things())
+    thing = draw.choice(pool)
     lines = [f"{_INDENT}### The {thing.name}:"]
     for trait in draw.sample(TRAITS, draw.randint(1, 2)):
         lines.append(_INDENT + _statement(draw, thing, trait, f"the {thing.name}"))
@@ -190,5 +221,5 @@ def _note(draw: Random) -> str:
     return "\n".join(lines)
 
 
-def _remark(draw: Random) -> str:
+def _remark(draw: Random, pool: Sequence[Thing]) -> str:
     return " ".join(draw.sample(_REMARKS, 2))
