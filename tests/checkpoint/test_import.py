@@ -1,5 +1,6 @@
 """The authors' checkpoints become MoSLoRA adapters that compute `scale * B @ AB @ A`."""
 
+import copy
 import json
 import os
 
@@ -8,6 +9,7 @@ import safetensors.torch
 import torch
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import PeftModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from moslora.checkpoint import import_adapter, load_adapter
 from moslora.errors import CheckpointError, ConfigError, UnsupportedError
@@ -157,6 +159,25 @@ def test_what_diffusers_saved_of_the_authors_unet_computes_the_same_after_import
     assert relative_difference(sdxl_unet()(**unet_inputs()).sample, theirs) > 1e-2
     first, second = (load_adapter(tmp_path / folder) for folder in ("ours", "again"))
     assert first.config == second.config
+
+
+def test_what_diffusers_saved_of_a_text_encoder_loads_into_the_one_of_transformers_5(tmp_path):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    encoder = CLIPTextModel(CLIPTextConfig(vocab_size=64, bos_token_id=1, eos_token_id=2, **sizes)).eval()
+    found = factors(linear_layers(encoder, ("q_proj", "out_proj")), lambda name: 4)
+    state = convert_state_dict_to_diffusers(authors_state_dict(found, prefix="text_model."))
+    assert any(key.endswith("q_proj.lora_linear_layer.downB.weight") for key in state)
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    safetensors.torch.save_file({f"text_encoder.{key}": value for key, value in state.items()}, file)
+    import_adapter(file, tmp_path / "ours")
+    words = torch.arange(1, 9)[None]
+    with torch.no_grad():
+        before = encoder(words).last_hidden_state
+        ours = PeftModel.from_pretrained(copy.deepcopy(encoder), tmp_path / "ours").eval()(words).last_hidden_state
+        theirs = add_updates(encoder, found, lambda name: 1.0)(words).last_hidden_state
+    assert relative_difference(ours, theirs) < 2e-6
+    assert relative_difference(before, theirs) > 1e-2
 
 
 def test_a_file_of_two_parts_is_taken_one_at_a_time(tmp_path):

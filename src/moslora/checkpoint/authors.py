@@ -68,12 +68,10 @@ def import_adapter(
         plain = {_renamed(key.removeprefix(PREFIX)): tensor for key, tensor in tensors.items()}
     else:
         component = _component(file, tensors, component)
-        parts = [
-            (key.partition(f"{component}.")[2], tensor)
-            for key, tensor in tensors.items()
-            if key.startswith(f"{component}.")
-        ]
-        plain = {_renamed(key): tensor for key, tensor in parts}
+        prefix = (
+            f"{component}." if component != "text_encoder" else "text_encoder.text_model."
+        )  # gone in transformers 5
+        plain = {_renamed(key.removeprefix(prefix)): value for key, value in tensors.items() if key.startswith(prefix)}
         config = _diffusers_config(file, plain, metadata, component)
     unmixed = _unmixed(file, config, plain)
     settings = _moslora_config(src / CONFIG if is_peft else file, config, unmixed)

@@ -87,7 +87,7 @@ def export_adapter(
         format: of the result.
         base: gguf only: folder with the base model's config.json; the adapter's base_model_name_or_path when None.
         component: diffusers and kohya only: the part of the pipeline that was adapted, such as "unet" or
-            "text_encoder"; recognised by the names of the layers when None.
+            "text_encoder"; None to recognise a unet or transformer by the names of its layers.
         dtype: of the written factors; that of the adapter's when None. gguf is always float32.
 
     Returns:

@@ -28,7 +28,7 @@ class Command:
     base: str | None = None
     """gguf: folder or hub id of the base model, of which config.json is read; what the adapter names if left out."""
     component: Literal["unet", "transformer", "text_encoder", "text_encoder_2"] | None = None
-    """diffusers, kohya: adapted part of the pipeline; recognised by the names of the layers if left out."""
+    """diffusers, kohya: adapted part of the pipeline; a unet or transformer is recognised."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Of the written factors; the adapter's if left out."""
 

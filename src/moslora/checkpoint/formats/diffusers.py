@@ -83,7 +83,8 @@ def find_component(names: Iterable[str], component: str | None) -> str:
 
     Args:
         names: of the adapted layers.
-        component: what the user says it is; None to recognise it.
+        component: what the user says it is; None to recognise a unet or transformer. The two text encoders of a pipeline
+            look alike.
 
     Raises:
         ConfigError: it is unknown or cannot be recognised.
@@ -94,8 +95,6 @@ def find_component(names: Iterable[str], component: str | None) -> str:
             component = "unet"
         elif firsts & {"transformer_blocks", "single_transformer_blocks"}:
             component = "transformer"
-        elif "text_model" in firsts:
-            component = "text_encoder"
     if component not in COMPONENTS:
         raise ConfigError(
             f"Found component {component!r} for layers such as {min(names)}: say which part of the pipeline was "
