@@ -11,6 +11,7 @@ from peft.utils.other import get_pattern_key
 
 from ..equation import MIXERS, Mixer, MixerInit, check_mixer_init, check_mixer_rank
 from ..errors import ConfigError, MoSLoRAWarning
+from ..ops import Kernel, wanted_kernel
 
 # Inits after which B is zero or unrelated to the base weight, so that the mixer is free to change the product.
 FREE_INITS = (True, False, "gaussian", "eva")
@@ -35,8 +36,11 @@ class MosLoraConfig(LoraConfig):
         mixer_pattern: module name or regex -> mixer, for layers that differ from `mixer`. Matched as `rank_pattern`
             is, against the end of the module's name: `{".*vision_tower.*": "identity"}`.
 
+        kernel: how linear layers compute: "auto", "reference" (PEFT's own code), "fused" or "remat"; see `moslora.ops`.
+            It changes speed and memory, and nothing that is saved.
+
     Raises:
-        ConfigError: an unknown mixer or init, or a butterfly mixer with an odd rank.
+        ConfigError: an unknown mixer, init or kernel, or a butterfly mixer with an odd rank.
     """
 
     mixer: Mixer = field(
@@ -50,12 +54,16 @@ class MosLoraConfig(LoraConfig):
         default_factory=dict,
         metadata={"help": "Module name or regex -> mixer, for layers that differ from `mixer`."},
     )
+    kernel: Kernel = field(
+        default="auto", metadata={"help": f"How linear layers compute, one of {', '.join(get_args(Kernel))}."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = MosPeftType.MOSLORA
         self.mixer_pattern = dict(self.mixer_pattern or {})
         check_mixer_init(self.init_mixer)
+        wanted_kernel(self.kernel)
         for kind in (self.mixer, *self.mixer_pattern.values()):
             if kind not in MIXERS:
                 raise ConfigError(f"Unknown mixer {kind!r}: choose one of {', '.join(MIXERS)}.")

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ..equation import check_mixer_rank, initialize_mixer
 from ..errors import UnsupportedError
+from ..ops import Kernel
 from .config import FREE_INITS, MosLoraConfig
+from .forward import LINEAR_CLASSES, fast_forward
 from .modules import MIXED_CLASSES, MixedEmbeddingFactors, MixedFactor, solve_raw
 
 
@@ -25,20 +27,29 @@ class MixedLayer:
 
     Attributes:
         mixer_target: name of the layer in the base model, for `mixer_pattern`.
+        kernels: adapter -> kernel of `moslora.ops` that its config asks for.
     """
 
     lora_class: type[LoraLayer]
     mixer_target: str
+    kernels: dict[str, Kernel]
 
     # Of the PEFT class behind this mixin:
+    active_adapters: list[str]
     adapter_layer_names: tuple[str, ...]
+    base_layer: nn.Module
+    disable_adapters: bool
     lora_A: Any
+    lora_B: Any
+    lora_dropout: nn.ModuleDict
     lora_embedding_A: nn.ParameterDict
     lora_embedding_B: Any
     lora_embedding_mixer: nn.ParameterDict
     lora_variant: dict[str, Any]
+    merged: bool
     merged_adapters: list[str]
     r: dict[str, int]
+    scaling: dict[str, float]
 
     def update_layer(self, adapter_name: str, *args: Any, config: Any, **kwargs: Any) -> None:
         forget_mixer(self, adapter_name)
@@ -56,11 +67,20 @@ class MixedLayer:
         return (_blank_mixed_layer, (self.lora_class,), *state)
 
 
+class FastMixedLayer(MixedLayer):
+    """MixedLayer of a linear layer, which computes through `moslora.ops` where that means the same."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output = fast_forward(self, x, args, kwargs)
+        return super().forward(x, *args, **kwargs) if output is None else output  # type: ignore[misc]
+
+
 @functools.cache
 def mixed_layer_class(lora_class: type[LoraLayer]) -> type[MixedLayer]:
     """`lora_class` with MixedLayer in front. It keeps its full name, by which PEFT recognises some classes."""
+    mixin = FastMixedLayer if lora_class in LINEAR_CLASSES else MixedLayer
     namespace = {"lora_class": lora_class, "__module__": lora_class.__module__, "__doc__": lora_class.__doc__}
-    return type(lora_class.__name__, (MixedLayer, lora_class), namespace)
+    return type(lora_class.__name__, (mixin, lora_class), namespace)
 
 
 def _blank_mixed_layer(lora_class: type[LoraLayer]) -> MixedLayer:
@@ -74,6 +94,7 @@ def adopt_layer(layer: LoraLayer, target: str) -> None:
         return
     layer.__class__ = mixed_layer_class(type(layer))  # type: ignore[arg-type]
     layer.mixer_target = target
+    layer.kernels = {}
 
 
 def mix(layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixer: nn.Parameter | None = None) -> None:
@@ -89,6 +110,7 @@ def mix(layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixe
         ConfigError: the rank is odd and the mixer is the butterfly.
         UnsupportedError: the layer's A is of a kind that cannot be mixed, or its init cannot be kept.
     """
+    layer.kernels[adapter_name] = config.kernel
     kind = config.mixer_of(layer.mixer_target)
     is_embedding = adapter_name in layer.lora_embedding_A
     if kind == "identity" or mixed(layer, adapter_name) or not (is_embedding or adapter_name in layer.lora_A):

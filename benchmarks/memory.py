@@ -1,0 +1,125 @@
+"""Memory of training: what autograd keeps, counted, and the peak over idle, measured in a process of its own.
+
+    python -m benchmarks.memory --model llama3-8b --layers 1 --tokens 1024
+    python -m benchmarks.memory --model llama3-8b --layers 8 --tokens 512 --peak
+
+Kept bytes are counted by walking the graph. They are over the frozen floor: what the frozen model keeps anyway is taken
+off before ratios are formed.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from rich.progress import track
+
+from . import results
+from .arms import ARMS, FLOOR, LORA, LORA_FLOAT32, attach
+from .models import SHAPES, TARGETS, Block
+from .saved import device_of, saved_bytes
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def main() -> None:
+    """Measure and write benchmarks/results/memory-*.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=SHAPES, default="llama3-8b")
+    parser.add_argument("--layers", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--dropout", type=float, default=0.05)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32", "float16"), default="bfloat16")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--peak", action="store_true", help="measure the peak, too: a process for every arm")
+    arms = [FLOOR, LORA, LORA_FLOAT32, "moslora", "moslora-fused", "moslora-remat"]
+    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=arms)
+    parser.add_argument("--one", choices=sorted(ARMS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one, options)))
+        return
+    results.require_correct_ops()
+    measured = {arm: _in_own_process(arm) for arm in track(options.arms, "arms")}
+    _report(options, measured)
+
+
+def measure(arm: str, options: argparse.Namespace) -> dict[str, int]:
+    """`kept` bytes over the input, and `peak` bytes over idle if it was asked for."""
+    device, dtype = device_of(options.device), getattr(torch, options.dtype)
+    block = Block(options.model, options.layers, dtype, device)
+    block = attach(arm, block, r=options.rank, p=options.dropout, targets=TARGETS).train()
+    hidden = SHAPES[options.model].hidden
+    x = torch.randn(1, options.tokens, hidden, device=device).to(dtype).requires_grad_()
+    trained = [parameter for parameter in block.parameters() if parameter.requires_grad]
+    y = block(x)
+    found = {"kept": saved_bytes(y, block)}
+    g = torch.ones_like(y)
+    del y
+    if options.peak:
+        idle = _reset_peak(device)
+        torch.autograd.grad(block(x), [x, *trained], g, allow_unused=True)
+        found["peak"] = _peak(device) - idle
+    return found
+
+
+def _in_own_process(arm: str) -> dict[str, int]:
+    words = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", *sys.argv[1:], "--one", arm]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=results.ROOT)
+    if done.returncode:
+        sys.exit(f"{arm}: {done.stderr.strip()[-800:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _report(options: argparse.Namespace, measured: dict[str, dict[str, int]]) -> None:
+    floor, lora = measured[FLOOR], measured[LORA]
+    rows, ratios = [], {}
+    for arm, found in measured.items():
+        over = found["kept"] - floor["kept"]
+        ratios[arm] = {"kept_over_floor_of_peft_lora": over / (lora["kept"] - floor["kept"])}
+        row = [arm, f"{over / 2**20:,.1f}", f"{ratios[arm]['kept_over_floor_of_peft_lora']:.4f}"]
+        if options.peak:
+            ratios[arm] |= {
+                "peak_of_peft_lora": found["peak"] / lora["peak"],
+                "peak_of_floor": found["peak"] / floor["peak"],
+            }
+            row += [
+                f"{found['peak'] / 2**20:,.0f}",
+                *(f"{ratios[arm][f'peak_of_{n}']:.3f}" for n in ("peft_lora", "floor")),
+            ]
+        rows.append(row)
+    header = ["arm", "kept over floor, MiB", "of peft-lora's"]
+    header += ["peak over idle, MiB", "of peft-lora's", "of the floor's"] if options.peak else []
+    results.print_table("memory of training", header, rows)
+    name = f"memory-{options.model}-{options.layers}x{options.tokens}-{options.dtype}-p{options.dropout:g}"
+    device = device_of(options.device)
+    results.write(f"{name}-{device}", device, vars(options), {"bytes": measured, "ratios": ratios})
+
+
+def _reset_peak(device: str) -> int:
+    """Bytes held now, from which on the peak is looked at."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    CLEAR.write_text("5")  # Linux: the peak of resident memory starts again
+    return _status("VmRSS")
+
+
+def _peak(device: str) -> int:
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated()
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return int(lines[key].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    main()

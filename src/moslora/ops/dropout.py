@@ -1,0 +1,57 @@
+"""Dropout that is kept as one 64-bit seed instead of a mask.
+
+The mask is drawn again from the seed in the backward pass. The seed comes from torch's own generator, so the usual
+seeding, gradient checkpointing and resuming cover it, and every layer has a mask of its own.
+"""
+
+import torch
+from torch import Tensor
+
+_LEVELS = 1 << 16  # a mask value costs 16 random bits
+_VALUES_PER_DRAW = 4  # in one 64-bit number
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a floating dtype -> integers of that size
+
+
+def draw_seed(device: torch.device) -> int:
+    """A fresh seed from torch's generator of the device, in [0, 2**63)."""
+    if device.type == "cuda":
+        # A random number would have to be waited for. The generator's state says where it stands, without the GPU.
+        generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+        offset = generator.get_offset()
+        generator.set_offset(offset + 4)
+        return (generator.initial_seed() * 0x9E3779B97F4A7C15 + offset) % 2**63
+    return int(torch.empty((), dtype=torch.int64, device="cpu").random_())
+
+
+def dropped_levels(p: float) -> int:
+    """How many of the 65536 levels are dropped: their share is p to within 1 / 131072."""
+    return min(_LEVELS - 1, round(p * _LEVELS))
+
+
+def keep_scale(p: float) -> float:
+    """1 / (share that is kept), which keeps the expectation of a dropped-out value."""
+    return _LEVELS / (_LEVELS - dropped_levels(p))
+
+
+def drop(x: Tensor, p: float, seed: int) -> Tensor:
+    """`x * K` for the mask K of a seed, without the factor `keep_scale`.
+
+    Args:
+        x: any shape, a floating dtype. A dropped NaN or infinity becomes 0.
+        p: share that is dropped, in (0, 1).
+        seed: from `draw_seed`. Another kind of device draws another mask from the same seed.
+
+    Returns:
+        as x, contiguous.
+    """
+    if x.is_meta:
+        return torch.empty_like(x)
+    count = x.numel()
+    generator = torch.Generator(x.device).manual_seed(seed)
+    draws = torch.empty(-(-count // _VALUES_PER_DRAW), dtype=torch.int64, device=x.device)
+    draws.random_(-(2**63), None, generator=generator)
+    levels = draws.view(torch.int16)[:count].view(x.shape)
+    bits = _BITS[x.element_size()]
+    # 1 where dropped, then 0 where dropped and all bits set where kept.
+    mask = torch.lt(levels, dropped_levels(p) - _LEVELS // 2, out=torch.empty(x.shape, dtype=bits, device=x.device))
+    return mask.sub_(1).bitwise_and_(x.view(bits)).view(x.dtype)
