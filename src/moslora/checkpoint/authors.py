@@ -68,10 +68,7 @@ def import_adapter(
         plain = {_renamed(key.removeprefix(PREFIX)): tensor for key, tensor in tensors.items()}
     else:
         component = _component(file, tensors, component)
-        prefix = (
-            f"{component}." if component != "text_encoder" else "text_encoder.text_model."
-        )  # gone in transformers 5
-        plain = {_renamed(key.removeprefix(prefix)): value for key, value in tensors.items() if key.startswith(prefix)}
+        plain = _own_tensors(tensors, component)
         config = _diffusers_config(file, plain, metadata, component)
     unmixed = _unmixed(file, config, plain)
     settings = _moslora_config(src / CONFIG if is_peft else file, config, unmixed)
@@ -127,13 +124,23 @@ def _component(file: Path, tensors: dict[str, Tensor], component: str | None) ->
     return component
 
 
+def _own_tensors(tensors: dict[str, Tensor], component: str) -> dict[str, Tensor]:
+    """The tensors of one part of the pipeline, by PEFT's keys."""
+    own = {key: tensor for key, tensor in tensors.items() if key.startswith(f"{component}.")}
+    # The first text encoder of transformers 5 has no `text_model` around its layers any more.
+    outer = "text_encoder.text_model." if component == "text_encoder" else f"{component}."
+    return {_renamed(key.removeprefix(outer).removeprefix(f"{component}.")): tensor for key, tensor in own.items()}
+
+
 def _diffusers_config(
     file: Path, tensors: dict[str, Tensor], metadata: dict[str, str], component: str
 ) -> dict[str, Any]:
     """The settings in the header of the file; without them diffusers means alpha = rank."""
     if HEADER in metadata:
         header = json.loads(metadata[HEADER])
-        return {key.removeprefix(f"{component}."): value for key, value in header.items() if key.startswith(component)}
+        return {
+            key.removeprefix(f"{component}."): value for key, value in header.items() if key.startswith(f"{component}.")
+        }
     ends = ".lora_A.weight"
     ranks = {key.removesuffix(ends): len(tensor) for key, tensor in tensors.items() if key.endswith(ends)}
     if not ranks:

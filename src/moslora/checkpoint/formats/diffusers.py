@@ -83,8 +83,7 @@ def find_component(names: Iterable[str], component: str | None) -> str:
 
     Args:
         names: of the adapted layers.
-        component: what the user says it is; None to recognise a unet or transformer. The two text encoders of a pipeline
-            look alike.
+        component: what the user says it is; None to recognise a unet or transformer. Text encoders look alike.
 
     Raises:
         ConfigError: it is unknown or cannot be recognised.
