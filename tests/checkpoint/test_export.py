@@ -36,6 +36,7 @@ def exported(tmp_path_factory):
     settings["dora"] = {**linear, "use_dora": True}
     settings["bias"] = {**linear, "lora_bias": True, "bias": "lora_only"}
     settings["modules_to_save"] = {**linear, "modules_to_save": ["head"]}
+    settings["pissa"] = {**linear, "init_lora_weights": "pissa"}
     settings["mixer_pattern"] = {"mixer_pattern": {"first": "identity", "experts.*": "butterfly"}}
     models, reports = {}, {}
     for name, config in settings.items():
@@ -49,7 +50,7 @@ def exported(tmp_path_factory):
 
 
 MIXED = [f"{name}-{mixer}" for name in VARIANTS for mixer in MIXERS]
-CASES = [*MIXED, "dora", "bias", "modules_to_save", "mixer_pattern"]
+CASES = [*MIXED, "dora", "bias", "modules_to_save", "pissa", "mixer_pattern"]
 
 
 @pytest.mark.parametrize("name", CASES)

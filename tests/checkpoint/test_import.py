@@ -135,7 +135,7 @@ def unet_layers():
     return linear_layers(sdxl_unet(), ("to_q", "to_k", "to_v", "to_out.0"))
 
 
-@pytest.mark.parametrize("naming", ["peft keys", "keys as diffusers rewrites them", "old names"])
+@pytest.mark.parametrize("naming", ["peft keys", "keys as diffusers rewrites them", "old names", "header"])
 def test_what_diffusers_saved_of_the_authors_unet_computes_the_same_after_import(naming, tmp_path):
     found = factors(unet_layers(), lambda name: 4)
     state = authors_state_dict(found, prefix="")
@@ -148,13 +148,18 @@ def test_what_diffusers_saved_of_the_authors_unet_computes_the_same_after_import
         }
     (tmp_path / "theirs").mkdir()
     file = tmp_path / "theirs" / "pytorch_lora_weights.safetensors"
-    safetensors.torch.save_file({f"unet.{key}": value for key, value in state.items()}, file)
+    scale, metadata = 1.0, None  # without a header, alpha = rank
+    if naming == "header":
+        settings = {"r": 4, "lora_alpha": 2, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
+        header = {f"unet.{key}": value for key, value in settings.items()} | {"text_encoder.r": 7}
+        scale, metadata = 0.5, {"lora_adapter_metadata": json.dumps(header)}
+    safetensors.torch.save_file({f"unet.{key}": value for key, value in state.items()}, file, metadata)
     import_adapter(tmp_path / "theirs", tmp_path / "ours")
     import_adapter(file, tmp_path / "again")
     model = PeftModel.from_pretrained(sdxl_unet(), tmp_path / "ours").eval()
     with torch.no_grad():
         ours = model(**unet_inputs()).sample
-        theirs = add_updates(sdxl_unet(), found, lambda name: 1.0)(**unet_inputs()).sample  # alpha = rank
+        theirs = add_updates(sdxl_unet(), found, lambda name: scale)(**unet_inputs()).sample
     assert relative_difference(ours, theirs) < 1e-5
     assert relative_difference(sdxl_unet()(**unet_inputs()).sample, theirs) > 1e-2
     first, second = (load_adapter(tmp_path / folder) for folder in ("ours", "again"))
