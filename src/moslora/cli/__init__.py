@@ -10,6 +10,7 @@ import importlib
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ..errors import MoSLoRAError
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     module = importlib.import_module(f".{_module_name(words)}", __name__)
     try:
-        _parse(module.Command, words, rest).run()
+        _parse(module, words, rest).run()
     except MoSLoRAError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -61,12 +62,13 @@ def _split(arguments: list[str]) -> tuple[tuple[str, ...] | None, list[str]]:
     return None, arguments
 
 
-def _parse(command: Any, words: tuple[str, ...], rest: list[str]) -> Any:
-    if hasattr(command, "parse"):
-        return command.parse(rest)
+def _parse(module: ModuleType, words: tuple[str, ...], rest: list[str]) -> Any:
+    if hasattr(module.Command, "parse"):
+        return module.Command.parse(rest)
     import tyro
 
-    return tyro.cli(command, prog=" ".join(("moslora", *words)), args=rest)
+    prog = " ".join(("moslora", *words))
+    return tyro.cli(module.Command, prog=prog, args=rest, description=module.__doc__)
 
 
 def _explain(arguments: list[str]) -> int:

@@ -47,13 +47,11 @@ class Command:
         start = time.perf_counter()
         data = self.out / "data"
         write_questions(data)
+        evaluation = ("--data", data, "--benchmarks", *BENCHMARKS, "--num-beams", "1")
         for method in METHODS:
             _train(data, method, self.out / method)
-            _moslora("eval", "commonsense", "--run", self.out / method, "--data", data, "--benchmarks", *BENCHMARKS)
-        _moslora(
-            *("eval", "commonsense", "--run", self.out / METHODS[0], "--data", data, "--benchmarks", *BENCHMARKS),
-            "--base-only",
-        )
+            _moslora("eval", "commonsense", "--run", self.out / method, *evaluation)
+        _moslora("eval", "commonsense", "--run", self.out / METHODS[0], *evaluation, "--base-only")
         exported = self.out / "exported"
         if not exported.exists():
             _moslora("export", self.out / "moslora" / "adapter", exported, "--format", "peft")

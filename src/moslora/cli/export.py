@@ -43,6 +43,3 @@ class Command:
         print(f"{self.out}: plain LoRA, {len(report.differences)} layers, format {self.format}")
         print(f"verified: largest relative difference of delta W {difference:.1e}, in {layer}")
         print(f"next: {report.next_step}")
-
-
-Command.__doc__ = __doc__  # what --help shows

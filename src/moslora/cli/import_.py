@@ -36,6 +36,3 @@ class Command:
         mixed = sum(layer.mixer == "learnable" for layer in adapter.layers.values())
         print(f"{self.out}: MoSLoRA adapter, {len(adapter.layers)} layers, {mixed} of them with a mixer")
         print(f'next: import moslora; model = peft.PeftModel.from_pretrained(base, "{self.out}")')
-
-
-Command.__doc__ = __doc__  # what --help shows

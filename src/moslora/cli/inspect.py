@@ -52,9 +52,6 @@ class Command:
         draw_mixers(mixers, out)
 
 
-Command.__doc__ = __doc__  # what --help shows
-
-
 def print_layers(adapter: "Adapter") -> None:
     """Print one row a layer."""
     import torch

@@ -31,6 +31,3 @@ class Command:
         name = merge_adapter(self.adapter, self.out, base=self.base)
         print(f"{self.out}: merged model")
         print(f'next: model = transformers.{name}.from_pretrained("{self.out}")')
-
-
-Command.__doc__ = __doc__  # what --help shows
