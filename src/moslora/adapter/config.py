@@ -32,7 +32,8 @@ class MosLoraConfig(LoraConfig):
     Args:
         mixer: "learnable" trains an r x r mixer (MoSLoRA), "butterfly" fixes [[I, I], [I, I]] (two-subspaces mixing,
             even rank), "identity" is plain LoRA.
-        init_mixer: start of a learnable mixer: "kaiming_uniform", "orthogonal", "normal", "identity" or "zeros".
+        init_mixer: start of a learnable mixer: "kaiming_uniform", "orthogonal", "normal", "identity" or "zeros". With
+            an `init_lora_weights` that is derived from the base weight, the orthogonal matrix nearest to it is taken.
         mixer_pattern: module name or regex -> mixer, for layers that differ from `mixer`. Matched as `rank_pattern`
             is, against the end of the module's name: `{".*vision_tower.*": "identity"}`.
 
