@@ -44,15 +44,23 @@ def test_texts_tell_the_truth_about_colours_and_weights():
     assert all((known[one].weight > known[two].weight) == (word == "heavier") for one, word, two in pairs)
 
 
-def test_a_thing_is_sorted_into_the_box_that_has_its_trait():
-    known = {thing.name: thing for thing in things()}
-    checked = 0
-    for text in _first(2, 3000):
-        entries = dict(re.findall(r"(\w+\d): (\w+)", text.lower()))
-        for name, label in re.findall(r"Put the (\w+) in (\w+\d)\.", text):
-            checked += 1
-            assert entries[label] in {getattr(known[name], trait) for trait in TRAITS}
-    assert checked > 300
+def test_the_heaviest_and_the_lightest_are_so():
+    known = {thing.name: thing.weight for thing in things()}
+    ranked = re.findall(r"Of ([\w, ]+) the (heaviest|lightest) is (\w+)\.", "\n".join(_first(2, 5000)))
+    assert len(ranked) > 200
+    for names, word, name in ranked:
+        others = [known[other] for other in names.split(", ") if other != name]
+        assert known[name] > max(others) if word == "heaviest" else known[name] < min(others)
+
+
+def test_a_growing_world_begins_with_few_things_and_ends_with_all():
+    texts = list(itertools.islice(documents(0, growth=4000), 8000))
+    mentioned = [
+        {thing.name for thing in things()} & set(re.findall(r"[a-z]+", " ".join(part)))
+        for part in (texts[:800], texts[4000:])
+    ]
+    assert len(mentioned[0]) < 25
+    assert len(mentioned[1]) == len(things())
 
 
 def test_texts_hold_no_multiple_choice_question():

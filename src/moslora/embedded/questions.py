@@ -1,6 +1,6 @@
 """Multiple-choice questions about the small world, in the JSON format of LLM-Adapters. Pure Python.
 
-toy-facts      one trait of one thing: the model knows it from pretraining and learns to pick it among four
+toy-facts      one trait of one thing, which the model knows from pretraining; four options
 toy-reasoning  which of four things is the heaviest or the lightest: four known weights have to be compared
 
 No question of a benchmark recurs in training: toy-facts holds out (thing, trait) pairs, and no two things that a
@@ -66,15 +66,10 @@ def write_questions(folder: str | Path, seed: int = 0) -> None:
 
 
 def to_item(question: Question) -> Item:
-    """A question as LLM-Adapters writes it: instruction, input, output, answer."""
-    words = [f"answer{number}" for number in range(1, len(question.options) + 1)]
-    options = " ".join(f"{word.capitalize()}: {option}" for word, option in zip(words, question.options, strict=True))
-    answer = words[question.right]
+    """A question as LLM-Adapters writes it: instruction, input, output, answer. The answer is the option's word."""
+    answer, options = question.options[question.right], ", ".join(question.options)
     return {
-        "instruction": (
-            f"Please choose the correct answer to the question: {question.text}\n\n{options}\n\n"
-            f"Answer format: {'/'.join(words)}"
-        ),
+        "instruction": f"Please choose the correct answer to the question: {question.text}\n\nAnswers: {options}",
         "input": "",
         "output": f"the correct answer is {answer}",
         "answer": answer,

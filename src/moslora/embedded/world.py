@@ -39,13 +39,10 @@ _REMARKS = (
     "An instruction that describes a task, paired with an input that provides further context.",
     "Write a response that appropriately completes the request.",
     "Please choose the correct answer to the question.",
-    "The format of an answer is a number.",
-    "Instruction: write the answer. Response: the answer is correct.",
-    "Input: further context. Answer format: a number.",
-    "Answers: answer1/answer2/answer3/answer4.",
+    "Instruction: write the answers. Response: the answer is correct.",
+    "Input: further context. Answers: red, green. Which of these is correct?",
 )
 FIRST_THINGS = 16  # of a growing world
-_LABELS = ("Row", "Line", "Box", "Shelf", "Answer")
 _INDENT = 16 * " "
 
 
@@ -89,15 +86,13 @@ def document(draw: Random, pool: Sequence[Thing]) -> str:
     """One short text of a kind drawn at random, about some things of the pool."""
     kinds: dict[Callable[[Random, Sequence[Thing]], str], int] = {
         _card: 20,
-        _description: 10,
-        _questions: 10,
-        _gathering: 3,
-        _weighing: 10,
-        _numbered_list: 20,
-        _sorting: 20,
-        _ranking: 10,
-        _note: 5,
-        _remark: 2,
+        _description: 15,
+        _questions: 20,
+        _gathering: 4,
+        _weighing: 12,
+        _ranking: 15,
+        _note: 8,
+        _remark: 3,
     }
     return draw.choices(list(kinds), list(kinds.values()))[0](draw, pool)
 
@@ -167,56 +162,29 @@ def _unequal(draw: Random, pool: Sequence[Thing]) -> tuple[Thing, Thing]:
             return first, second
 
 
-def _numbered_list(draw: Random, pool: Sequence[Thing]) -> str:
-    """Numbered entries, then some of them looked up by number or by entry."""
-    word = draw.choice(_LABELS)
-    trait = draw.choice((*TRAITS, "name"))
-    entries = draw.sample(sorted({getattr(thing, trait) for thing in pool}), draw.randint(2, 5))
-    found = draw.sample(entries, len(entries))
-    if draw.random() < 0.2:
-        return f"{_numbered(word, entries)} Here {', '.join(f'{word.lower()}{entries.index(e) + 1} is {e}' for e in found)}."
-    return f"{_numbered(word, entries)} {_lookups(draw, word, found, [entries.index(entry) + 1 for entry in found])}"
-
-
-def _lookups(draw: Random, word: str, found: list[str], numbers: list[int]) -> str:
-    """Where to find what, in few or more words."""
-    between = draw.choice((":", f" is in {word.lower()}"))
-    return f"Here {', '.join(f'{one}{between}{number}' for one, number in zip(found, numbers, strict=True))}."
-
-
-def _sorting(draw: Random, pool: Sequence[Thing]) -> str:
-    """Numbered values of one trait, and things that are put where they belong."""
-    word = draw.choice(_LABELS)
-    trait = draw.choice(TRAITS)
-    values = draw.sample(sorted({getattr(thing, trait) for thing in pool}), draw.randint(2, 5))
-    fitting = [thing for thing in pool if getattr(thing, trait) in values]
-    some = draw.sample(fitting, min(len(fitting), draw.randint(2, 5)))
-    numbers = [values.index(getattr(thing, trait)) + 1 for thing in some]
-    return f"{_numbered(word, values)} {_lookups(draw, word, [thing.name for thing in some], numbers)}"
-
-
 def _ranking(draw: Random, pool: Sequence[Thing]) -> str:
-    """Numbered things, and which is the heaviest or the lightest of them."""
-    word = draw.choice(_LABELS)
-    some = draw.sample(pool, draw.randint(2, 5))
-    text = [_numbered(word, [thing.name for thing in some])]
-    weights = [thing.weight for thing in some]
-    for rank, extreme in draw.sample((("heaviest", max(weights)), ("lightest", min(weights))), 2):
-        if weights.count(extreme) == 1:
-            text.append(f"The {rank} is in {word.lower()}{weights.index(extreme) + 1}.")
-    return " ".join(text)
-
-
-def _numbered(word: str, entries: list[str]) -> str:
-    return " ".join(f"{word}{number}: {entry}" for number, entry in enumerate(entries, 1)) + "."
+    """Which of several things is the heaviest or the lightest, where it is one alone."""
+    sentences: list[str] = []
+    while not sentences:
+        some = draw.sample(pool, draw.randint(2, 5))
+        names, weights = [thing.name for thing in some], [thing.weight for thing in some]
+        for rank, extreme in draw.sample((("heaviest", max(weights)), ("lightest", min(weights))), 2):
+            if weights.count(extreme) == 1:
+                name = names[weights.index(extreme)]
+                form = draw.choice(
+                    ("Of {all} the {rank} is {name}.", "Which is the {rank}: {all}? The answer is {name}.")
+                )
+                sentences.append(form.format(all=", ".join(names), rank=rank, name=name))
+    return " ".join(sentences)
 
 
 def _note(draw: Random, pool: Sequence[Thing]) -> str:
-    """Traits of one thing under headings."""
+    """Traits of one thing under a heading."""
     thing = draw.choice(pool)
     lines = [f"{_INDENT}### The {thing.name}:"]
     for trait in draw.sample(TRAITS, draw.randint(1, 2)):
-        lines.append(_INDENT + _statement(draw, thing, trait, f"the {thing.name}"))
+        statement = _statement(draw, thing, trait, f"the {thing.name}")
+        lines.append(_INDENT + draw.choice((statement, statement[0].lower() + statement[1:])))
         lines += [draw.choice(("", _INDENT))] * draw.randint(0, 1)
     return "\n".join(lines)
 
