@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m moslora.embedded.build --out DIR
 
-One thread of an x86 CPU needs about six minutes. The same seed gives the same tokenizer everywhere, and the same
+One thread of an x86 CPU needs about four minutes. The same seed gives the same tokenizer everywhere, and the same
 weights wherever torch computes with the same kernels; elsewhere they differ by rounding, and the model is as good.
 """
 
