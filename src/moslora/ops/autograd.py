@@ -11,11 +11,17 @@ With K the dropout mask, s the scale / (1 - p) and B~ = B M, a layer computes
 where T is the number of rows of x and g the gradient of y. With r >= 256 and fewer rows than outputs, the mixer is
 applied to h instead of B, which is then cheaper.
 
+The products with x or g come from `eager.py` or, on a GPU with Triton, from `triton_kernels.py`. Each draws masks of
+its own from a seed, so `ctx.products` remembers which one the forward pass used.
+
 W and the bias are frozen. B = 0 leaves the base layer's output as it is, to the bit.
 
 Source: the chain rule for `B M A` of arXiv:2406.11909.
 """
 
+import functools
+import os
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -23,9 +29,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from . import reference
-from .dropout import draw_seed, drop, keep_scale
+from . import eager, reference
+from .dropout import draw_seed, keep_scale
 from .rebuild import find_recipe, rebuild
+
+TRITON_VARIABLE = "MOSLORA_TRITON"  # environment variable; 0 turns the Triton kernels off
 
 _UNFOLDED_RANK = 256
 
@@ -126,14 +134,8 @@ class _WholeLinear(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x_needs, _, _, *factors_need = ctx.needs_input_grad[:6]
-        dx, dA, dM, dB = _gradients(ctx, g, (x_needs, *factors_need))
-        if dx is not None:
-            rows = g.reshape(-1, g.shape[-1])
-            if torch.is_grad_enabled() or dx.dtype != ctx.weight.dtype:
-                dx = dx + (rows @ ctx.weight).view(dx.shape)
-            else:
-                dx.view(-1, dx.shape[-1]).addmm_(rows, ctx.weight)
-        return dx, None, None, dA, dM, dB, None
+        dx, *dfactors = _gradients(ctx, g, (x_needs, *factors_need), ctx.weight)
+        return dx, None, None, *dfactors, None
 
 
 def _update_factors(
@@ -142,8 +144,8 @@ def _update_factors(
     """The update as a product, s * (T, r) (d_out, r)^T, and what the backward pass needs of it in `ctx`."""
     dtype = _compute_dtype(x, A)
     rows = x.reshape(-1, x.shape[-1])
-    dropped = drop(rows, settings.p, settings.seed) if settings.p else rows
-    h = dropped.to(dtype) @ A.to(dtype).T  # (T, r)
+    ctx.products = _products(x, dtype, A.shape[0])
+    h = ctx.products.down_projection(rows, A.to(dtype), settings.p, settings.seed)  # (T, r)
     ctx.recipe = find_recipe(x) if settings.rebuild else None
     ctx.settings, ctx.shape = settings, x.shape
     ctx.save_for_backward(None if ctx.recipe else x, h, A, M, B)
@@ -163,50 +165,69 @@ def _unfolded(h: Tensor, B: Tensor) -> bool:
     return h.shape[1] >= _UNFOLDED_RANK and h.shape[0] < B.shape[0]
 
 
-def _gradients(ctx: Any, g: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-    """Gradients of x, A, M and B, as far as they are needed."""
+def _products(x: Tensor, dtype: torch.dtype, r: int) -> ModuleType:
+    """The Triton kernels where they run, else torch."""
+    if os.environ.get(TRITON_VARIABLE) == "0" or not (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
+        return eager
+    kernels = _triton_kernels()
+    return kernels if kernels is not None and kernels.supports(x, dtype, r) else eager
+
+
+@functools.cache
+def _triton_kernels() -> ModuleType | None:
+    try:
+        from . import triton_kernels
+    except ImportError:  # Triton is not installed
+        return None
+    return triton_kernels
+
+
+def _gradients(ctx: Any, g: Tensor, needs: tuple[bool, ...], weight: Tensor | None = None) -> tuple[Tensor | None, ...]:
+    """Gradients of x, A, M and B, as far as they are needed; that of x includes the base layer's if given its weight."""
     x, h, A, M, B = ctx.saved_tensors
     x = rebuild(ctx.recipe) if x is None else x
+    rows = g.reshape(-1, g.shape[-1])
     if torch.is_grad_enabled():
-        return _differentiable_gradients(x, A, M, B, g, ctx.settings, needs)
-    x_needs, A_needs, M_needs, B_needs = needs
-    dtype, s = h.dtype, _effective_scale(ctx.settings)
+        dx, *dfactors = _differentiable_gradients(ctx, x, A, M, B, g, needs)
+        if dx is not None and weight is not None:
+            dx = dx + (rows @ weight).view(dx.shape)
+        return dx, *dfactors
+    x_needs, A_needs, *up_needs = needs
     p, seed = ctx.settings.p, ctx.settings.seed
-    rows = g.reshape(-1, g.shape[-1]).to(dtype)
-    dA = dM = dB = dx = None
-    M_ = None if M is None else M.to(dtype)
-    B_ = B.to(dtype)
-    scaled = h * s
-    if M_ is not None and _unfolded(h, B):
-        dk = (rows @ B_) * s  # (T, r), gradient of h M^T
-        dh = dk @ M_
-        dB = rows.T @ (scaled @ M_.T) if B_needs else None
-        dM = dk.T @ h if M_needs else None
-    else:
-        dh = (rows @ (B_ if M_ is None else B_ @ M_)) * s
-        folded = rows.T @ scaled if B_needs or M_needs else None  # (d_out, r), gradient of B M
-        if B_needs:
-            dB = folded if M_ is None else folded @ M_.T
-        if M_needs:
-            dM = B_.T @ folded
+    dh, dM, dB = _up_gradients(ctx, rows, h, M, B, *up_needs)
+    dA = dx = None
     if A_needs:
-        flat = x.reshape(-1, x.shape[-1])
-        dA = dh.T @ (drop(flat, p, seed) if p else flat).to(dtype)
+        dA = ctx.products.A_gradient(dh, x.reshape(-1, x.shape[-1]), p, seed)
     if x_needs:
-        dx = dh @ A.to(dtype)
-        dx = (drop(dx, p, seed) if p else dx).view(ctx.shape).to(x.dtype)
+        dx = ctx.products.x_gradient(dh, A.to(dh.dtype), p, seed, x.dtype, rows, weight).view(ctx.shape)
     return dx, *(
         None if gradient is None else gradient.to(parameter.dtype)
         for gradient, parameter in ((dA, A), (dM, M), (dB, B))
     )
 
 
+def _up_gradients(
+    ctx: Any, g: Tensor, h: Tensor, M: Tensor | None, B: Tensor, M_needs: bool, B_needs: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of h, M and B."""
+    hidden, B_folded = _mixed(h, M, B, h.dtype)
+    s = _effective_scale(ctx.settings)
+    dhidden, dB_folded = ctx.products.up_gradients(g, B_folded, hidden, s, M_needs or B_needs)
+    if M is None:
+        return dhidden, None, dB_folded
+    M_ = M.to(h.dtype)
+    if _unfolded(h, B):
+        return dhidden @ M_, dhidden.T @ h if M_needs else None, dB_folded if B_needs else None
+    dM = B.to(h.dtype).T @ dB_folded if M_needs else None
+    return dhidden, dM, dB_folded @ M_.T if B_needs else None
+
+
 def _differentiable_gradients(
-    x: Tensor, A: Tensor, M: Tensor | None, B: Tensor, g: Tensor, settings: Settings, needs: tuple[bool, ...]
+    ctx: Any, x: Tensor, A: Tensor, M: Tensor | None, B: Tensor, g: Tensor, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """The same gradients through plain torch, so that they can be differentiated again."""
-    mask = drop(torch.ones_like(x), settings.p, settings.seed) if settings.p else None
-    dropped = x if mask is None else x * mask
+    settings = ctx.settings
+    dropped = x * ctx.products.drop(torch.ones_like(x), settings.p, settings.seed) if settings.p else x
     update = reference.update(dropped, A, M, B, _effective_scale(settings))
     inputs = [tensor for tensor, needed in zip((x, A, M, B), needs, strict=True) if needed and tensor is not None]
     gradients = iter(torch.autograd.grad(update, inputs, g.to(update.dtype), create_graph=True))
