@@ -9,15 +9,17 @@ from typing import Any
 
 from peft import LoraConfig, PeftConfig
 
-from .adapter import MosLoraConfig
+from .adapter import Kernel, MosLoraConfig
 from .errors import ConfigError
 
+# Each takes the kernel of moslora.ops and the settings of a LoraConfig. PEFT's own LoRA has but one kernel.
 _METHODS: dict[str, Callable[..., PeftConfig]] = {
-    "lora": LoraConfig,
+    "lora": lambda kernel, **settings: LoraConfig(**settings),
     "ts-mixing": lambda **settings: MosLoraConfig(mixer="butterfly", **settings),
     "moslora": lambda **settings: MosLoraConfig(mixer="learnable", init_mixer="kaiming_uniform", **settings),
     "moslora-orthogonal": lambda **settings: MosLoraConfig(mixer="learnable", init_mixer="orthogonal", **settings),
 }
+STOCK = ("lora",)
 
 METHODS: tuple[str, ...] = tuple(_METHODS)
 
@@ -30,6 +32,7 @@ def peft_config(
     dropout: float,
     target_modules: list[str] | str,
     task_type: str | None = "CAUSAL_LM",
+    kernel: Kernel = "auto",
     **extra: Any,
 ) -> PeftConfig:
     """The PEFT config of a method.
@@ -41,15 +44,24 @@ def peft_config(
         dropout: probability of dropping an input of the adapter.
         target_modules: names of the layers to adapt, or a regex, as in `peft.LoraConfig`.
         task_type: PEFT's task, for example "CAUSAL_LM"; None when the model is not one of transformers' tasks.
+        kernel: how linear layers compute, for methods that are not PEFT's own; see `MosLoraConfig`.
         extra: passed on to the config class.
 
     Raises:
-        ConfigError: no such method.
+        ConfigError: no such method, or a kernel for a method that has none to choose.
     """
     if method not in _METHODS:
         close = difflib.get_close_matches(method, METHODS, 1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"Unknown method {method!r}: choose one of {', '.join(METHODS)}.{hint}")
+    if method in STOCK and kernel != "auto":
+        raise ConfigError(f"Method {method!r} is PEFT's own code and has no kernel {kernel!r}: leave the kernel out.")
     return _METHODS[method](
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules, task_type=task_type, **extra
+        kernel=kernel,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=target_modules,
+        task_type=task_type,
+        **extra,
     )

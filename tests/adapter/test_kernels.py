@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 import moslora.ops
 from moslora import MosLoraConfig, UnsupportedError
+from moslora.adapter import kernels_used
 from moslora.ops import autograd
 from tests.helpers import ROOT, randomize_adapters, relative_difference, tiny_llama
 
@@ -52,10 +53,14 @@ def loss_and_gradients(model: nn.Module, ids: Tensor = IDS) -> dict[str, Tensor]
 @pytest.mark.parametrize("mixer", ["learnable", "butterfly", "identity"])
 @pytest.mark.parametrize("kernel", ["fused", "remat", "auto"])
 def test_every_kernel_has_the_loss_and_the_gradients_of_pefts_own_code(kernel, mixer, calls):
-    expected = loss_and_gradients(adapted("reference", mixer=mixer))
+    model = adapted("reference", mixer=mixer)
+    expected = loss_and_gradients(model)
     assert sum(calls.values()) == 0
-    found = loss_and_gradients(adapted(kernel, mixer=mixer))
+    assert kernels_used(model) == {"peft": 14}
+    model = adapted(kernel, mixer=mixer)
+    found = loss_and_gradients(model)
     assert calls["whole_linear"] == 14  # every linear layer of the two blocks
+    assert kernels_used(model) == {"linear": 14}
     for name, value in found.items():
         assert relative_difference(value, expected[name]) < 1e-5, name
 

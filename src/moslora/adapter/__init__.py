@@ -1,11 +1,22 @@
 """MoSLoRA as a method of an unmodified PEFT."""
 
+from ..ops import Kernel
 from .config import MosLoraConfig, MosPeftType
 from .fold import to_lora
+from .forward import kernels_used
 from .model import MosLoraModel
 from .optimizers import create_lorafa_optimizer
 from .registration import register
 
-__all__ = ["MosLoraConfig", "MosLoraModel", "MosPeftType", "create_lorafa_optimizer", "register", "to_lora"]
+__all__ = [
+    "Kernel",
+    "MosLoraConfig",
+    "MosLoraModel",
+    "MosPeftType",
+    "create_lorafa_optimizer",
+    "kernels_used",
+    "register",
+    "to_lora",
+]
 
 register()

@@ -4,6 +4,7 @@ PEFT's code runs wherever it does more than `base(x) + sum of updates`: merged o
 variants such as DoRA, a bias in B, factors that something has hooked. Layers that are not linear never come here.
 """
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,7 @@ from peft.tuners.lora.layer import Linear, LoraLayer
 from torch import Tensor, nn
 
 from ..errors import UnsupportedError
-from ..ops import Kernel, is_whole, mixed_lora, wanted_kernel
+from ..ops import Kernel, choose_tier, is_whole, mixed_lora, wanted_kernel
 from .modules import MixedLinear
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ def fast_forward(layer: "MixedLayer", x: Tensor, args: tuple[Any, ...], kwargs: 
     return None
 
 
+def kernels_used(model: nn.Module) -> dict[str, int]:
+    """How the linear layers of a model computed last: tier of `moslora.ops`, or "peft" for PEFT's code -> layers."""
+    layers = [module for module in model.modules() if isinstance(module, LINEAR_CLASSES)]
+    return dict(Counter(tier for layer in layers for tier in getattr(layer, "tiers", {"": "peft"}).values()))
+
+
 def _apply(layer: "MixedLayer", x: Tensor, names: list[str]) -> Tensor:
     result: nn.Module | Tensor = layer.base_layer
     for name in names:
@@ -60,6 +67,7 @@ def _apply(layer: "MixedLayer", x: Tensor, names: list[str]) -> Tensor:
         dropout = layer.lora_dropout[name]
         p = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
         kernel: Kernel = layer.kernels.get(name, "auto")
+        layer.tiers[name] = choose_tier(x, result, wanted_kernel(kernel))
         result = mixed_lora(x, result, A, M, B, layer.scaling[name], p, kernel=kernel)
     assert isinstance(result, Tensor)
     return result

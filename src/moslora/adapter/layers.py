@@ -28,11 +28,13 @@ class MixedLayer:
     Attributes:
         mixer_target: name of the layer in the base model, for `mixer_pattern`.
         kernels: adapter -> kernel of `moslora.ops` that its config asks for.
+        tiers: adapter -> tier of `moslora.ops` that computed it last, "peft" where PEFT's own code did.
     """
 
     lora_class: type[LoraLayer]
     mixer_target: str
     kernels: dict[str, Kernel]
+    tiers: dict[str, str]
 
     # Of the PEFT class behind this mixin:
     active_adapters: list[str]
@@ -94,7 +96,7 @@ def adopt_layer(layer: LoraLayer, target: str) -> None:
         return
     layer.__class__ = mixed_layer_class(type(layer))  # type: ignore[arg-type]
     layer.mixer_target = target
-    layer.kernels = {}
+    layer.kernels, layer.tiers = {}, {}
 
 
 def mix(layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixer: nn.Parameter | None = None) -> None:
@@ -110,7 +112,7 @@ def mix(layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixe
         ConfigError: the rank is odd and the mixer is the butterfly.
         UnsupportedError: the layer's A is of a kind that cannot be mixed, or its init cannot be kept.
     """
-    layer.kernels[adapter_name] = config.kernel
+    layer.kernels[adapter_name], layer.tiers[adapter_name] = config.kernel, "peft"
     kind = config.mixer_of(layer.mixer_target)
     is_embedding = adapter_name in layer.lora_embedding_A
     if kind == "identity" or mixed(layer, adapter_name) or not (is_embedding or adapter_name in layer.lora_A):

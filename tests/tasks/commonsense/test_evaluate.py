@@ -73,11 +73,7 @@ def test_left_padded_batches_give_what_each_question_alone_gives(config, tiny_mo
     items = json.loads((questions / "toy" / "test.json").read_text())
     rows = runs.read_rows(config.run / "eval" / "predictions" / "toy.jsonl")
     for item, row in zip(items, rows, strict=True):
-        ids = tokenizer(evaluation_prompt(item["instruction"]), return_tensors="pt")
-        with torch.no_grad():
-            out = adapted.generate(**ids, num_beams=num_beams, max_new_tokens=8, do_sample=False, pad_token_id=1)
-        alone = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
-        assert alone == row["output"]
+        assert _answer_alone(adapted, tokenizer, item, num_beams) == row["output"]
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(config, monkeypatch):
@@ -124,11 +120,26 @@ def test_another_benchmark_joins_the_scores(config, questions, tmp_path):
     assert both["benchmarks"] == {"toy": first["benchmarks"]["toy"], "toy2": first["benchmarks"]["toy"]}
 
 
-def test_the_base_is_measured_without_the_adapter_in_a_folder_of_its_own(config):
-    adapted = evaluate(config)
-    base = evaluate(dataclasses.replace(config, base_only=True))
-    assert (config.run / "eval-base" / "scores.json").exists()
-    assert base["benchmarks"]["toy"]["unanswered"] > adapted["benchmarks"]["toy"]["unanswered"]
+def test_the_base_is_measured_without_the_adapter_in_a_folder_of_its_own(config, tiny_model, questions):
+    evaluate(config)
+    scores = evaluate(dataclasses.replace(config, base_only=True))
+    assert scores == runs.read_json(config.run / "eval-base" / "scores.json")
+    rows = {
+        folder: [row["output"] for row in runs.read_rows(config.run / folder / "predictions" / "toy.jsonl")]
+        for folder in ("eval", "eval-base")
+    }
+    assert rows["eval"] != rows["eval-base"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    for item, output in zip(json.loads((questions / "toy" / "test.json").read_text()), rows["eval-base"], strict=True):
+        assert _answer_alone(base, tokenizer, item, num_beams=1) == output
+
+
+def _answer_alone(model, tokenizer, item, num_beams: int) -> str:
+    ids = tokenizer(evaluation_prompt(item["instruction"]), return_tensors="pt")
+    with torch.no_grad():
+        out = model.generate(**ids, num_beams=num_beams, max_new_tokens=8, do_sample=False, pad_token_id=1)
+    return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def test_an_unfinished_run_and_an_unknown_benchmark_are_refused(config, trained):

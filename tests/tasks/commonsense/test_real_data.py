@@ -5,11 +5,11 @@ from moslora.cli import main
 from tests.helpers import data_folder
 
 
-def test_train_on_arc_easy_and_answer_openbookqa(tiny_model, tmp_path, capsys):
+def test_train_on_arc_easy_and_answer_openbookqa(tmp_path, capsys):
     data = data_folder("commonsense")
     out = tmp_path / "run"
     settings = {
-        "model": tiny_model,
+        "model": "embedded",
         "data": data / "ARC-Easy" / "train.json",
         "method": "moslora",
         "target-modules": "all-linear",

@@ -75,6 +75,7 @@ def test_a_run_leaves_its_record_its_adapter_and_the_equal_plain_lora(finished, 
     assert set(record["inputs"]["model"]["files"]) >= {"config.json", "model.safetensors"}
     assert record["inputs"]["data"] == {config.data[0]: runs.file_sha256(Path(config.data[0]))}
     assert record["peak_memory"]["bytes"] > 2**20
+    assert record["kernels"] == {"linear": 10}
     assert sorted(path.name for path in finished.iterdir()) == [
         "adapter",
         "lora",
@@ -196,6 +197,7 @@ def test_an_unfinished_run_is_taken_up_only_with_its_own_settings(config, tmp_pa
         ({"target_modules": ("q_porj",)}, "q_porj"),
         ({"model": "/nowhere"}, "/nowhere"),
         ({"dtype": "float16"}, "needs a GPU"),
+        ({"method": "lora", "kernel": "fused"}, "PEFT's own code"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_before_training(config, tmp_path, changes, message):

@@ -59,6 +59,8 @@ class CommonsenseTrainConfig:
     """The one run seed; initialisation, data and dropout each have a stream of their own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the frozen base and the computation; the adapter stays float32. auto: bfloat16 on a GPU that has it."""
+    kernel: Literal["auto", "reference", "fused", "remat"] = "auto"
+    """How adapted linear layers compute; reference is PEFT's own code, remat keeps the least memory."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time."""
     deterministic: bool = False

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from ... import methods, runs
+from ...adapter import kernels_used
 from ...errors import ConfigError
 from .. import trainer as training
 from . import data, model
@@ -69,6 +70,7 @@ def adapter_config(config: CommonsenseTrainConfig) -> "peft.PeftConfig":
         dropout=config.dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         task_type="CAUSAL_LM",
+        kernel=config.kernel,
     )
 
 
@@ -113,7 +115,7 @@ def _train(config: CommonsenseTrainConfig, items: list[data.Item], run: runs.Run
     steps = training.fit(trainer, run, config.checkpoint_limit)
     training.save_adapter(trainer, run.folder)
     losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl") if "loss" in row]
-    run.record |= {"steps": steps, "final_loss": losses[-1] if losses else None}
+    run.record |= {"kernels": kernels_used(adapted), "steps": steps, "final_loss": losses[-1] if losses else None}
 
 
 def _arguments(config: CommonsenseTrainConfig, checkpoints: Path) -> transformers.TrainingArguments:
