@@ -20,14 +20,14 @@ base = AutoModelForCausalLM.from_pretrained(model_folder(), dtype="float32")
 model = get_peft_model(base, moslora.MosLoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
 model.print_trainable_parameters()
 
-text = tokenizer("Mixing subspaces costs r squared parameters a layer.", return_tensors="pt")
-optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=3e-2)
-for step in range(40):
+text = tokenizer("The anchor is green. The boat is green. The axe is green.", return_tensors="pt")  # news to the model
+optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+for step in range(20):
     loss = model(**text, labels=text["input_ids"]).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    if step % 10 == 9:
+    if step % 5 == 4:
         print(f"step {step:2d}  loss {loss.item():.3f}")
 
 moslora.to_lora(model).save_pretrained(sys.argv[1])
