@@ -183,7 +183,7 @@ def _triton_kernels() -> ModuleType | None:
 
 
 def _gradients(ctx: Any, g: Tensor, needs: tuple[bool, ...], weight: Tensor | None = None) -> tuple[Tensor | None, ...]:
-    """Gradients of x, A, M and B, as far as they are needed; that of x includes the base layer's if given its weight."""
+    """Gradients of x, A, M and B, as far as they are needed; with the weight, that of x is the base's too."""
     x, h, A, M, B = ctx.saved_tensors
     x = rebuild(ctx.recipe) if x is None else x
     rows = g.reshape(-1, g.shape[-1])

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from . import eager
 from .dropout import dropped_levels
 
-MAX_RANK = 128
+# Above these, the accumulators of a block no longer fit in registers.
+MAX_RANK = {torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}
 
 _ONE_PASS_RANK = 32  # above this the partial sums of dB weigh more than reading g twice
 _PROGRAMS = 512  # that fill a large GPU
 _ROWS = 64
 _LINE_BYTES = 128  # of a row of x, in one block
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # as Triton read it at its import
 _EXACT_DOT = tl.constexpr(_INTERPRETED)  # the interpreter multiplies the bits of bfloat16 as integers
 
@@ -42,9 +42,8 @@ def supports(x: Tensor, dtype: torch.dtype, r: int) -> bool:
     """
     return (
         type(x) in (Tensor, nn.Parameter)
-        and x.dtype in _DTYPES
-        and dtype in _DTYPES
-        and r <= MAX_RANK
+        and x.dtype in MAX_RANK
+        and r <= MAX_RANK.get(dtype, 0)
         and 0 < x.numel() < 2**31 * x.shape[-1]
         and (_INTERPRETED or _has_tensor_cores(x.device))
     )
@@ -70,7 +69,7 @@ def down_projection(x: Tensor, A: Tensor, p: float, seed: int) -> Tensor:
     h = _partial_sums(parts, (T, r), A)
     columns_per_part = triton.cdiv(column_blocks, parts) * columns
     arguments = (x, A.contiguous(), h, seed, T, d, r, *x.stride(), columns_per_part, dropped_levels(p))
-    _launch(_down_kernel, (row_blocks, parts), arguments, BLOCK_D=columns, **_rank_options(r))
+    _launch(_down_kernel, (row_blocks, parts), arguments, BLOCK_D=columns, BLOCK_R=_padded(r), num_warps=8)
     return _added(h, A.dtype)
 
 
@@ -90,8 +89,8 @@ def one_pass_up_gradients(g: Tensor, B: Tensor, h: Tensor, s: float) -> tuple[Te
     dh, dB = _partial_sums(parts, (T, r), B), _partial_sums(row_blocks, (d, r), B)
     columns_per_part = triton.cdiv(column_blocks, parts) * columns
     arguments = (g, B.contiguous(), h.contiguous(), dh, dB, s, T, d, r, *g.stride(), columns_per_part)
-    options = _rank_options(r) | {"num_warps": 8, "num_stages": 2}
-    _launch(_up_kernel, (row_blocks, parts), arguments, BLOCK_T=rows, BLOCK_D=columns, **options)
+    options = {"BLOCK_D": columns, "BLOCK_R": _padded(r), "num_warps": 8, "num_stages": 2}
+    _launch(_up_kernel, (row_blocks, parts), arguments, BLOCK_T=rows, **options)
     return _added(dh, B.dtype), _added(dB, B.dtype)
 
 
@@ -104,7 +103,7 @@ def A_gradient(dh: Tensor, x: Tensor, p: float, seed: int) -> Tensor:
     dA = _partial_sums(parts, (r, d), dh)
     rows_per_part = triton.cdiv(row_blocks, parts) * _ROWS
     arguments = (dh.contiguous(), x, dA, seed, T, d, r, *x.stride(), rows_per_part, dropped_levels(p))
-    _launch(_A_gradient_kernel, (column_blocks, parts), arguments, BLOCK_D=columns, **_rank_options(r))
+    _launch(_A_gradient_kernel, (column_blocks, parts), arguments, BLOCK_D=columns, BLOCK_R=_padded(r), num_warps=8)
     return _added(dA, dh.dtype)
 
 
@@ -119,12 +118,14 @@ def x_gradient(
 ) -> Tensor:
     """As `eager.x_gradient`: torch makes `g W`, and the kernel adds to it in place."""
     (T, r), d = dh.shape, A.shape[1]
-    has_base = g is not None and weight is not None
-    dx = g @ weight if has_base else torch.empty(T, d, dtype=dtype, device=dh.device)
+    if g is None or weight is None:
+        dx, has_base = torch.empty(T, d, dtype=dtype, device=dh.device), False
+    else:
+        dx, has_base = g @ weight, True
     columns = _columns(A.dtype)
     arguments = (dh.contiguous(), A.contiguous(), dx, seed, T, d, r, has_base, dropped_levels(p))
     grid = (triton.cdiv(T, _ROWS), triton.cdiv(d, columns))
-    _launch(_x_gradient_kernel, grid, arguments, BLOCK_D=columns, **_rank_options(r))
+    _launch(_x_gradient_kernel, grid, arguments, BLOCK_D=columns, BLOCK_R=_padded(r))
     return dx.to(dtype)
 
 
@@ -150,10 +151,9 @@ def _one_pass_rows(dtype: torch.dtype) -> int:
     return 512 // dtype.itemsize
 
 
-def _rank_options(r: int) -> dict[str, int]:
-    """All of the rank is in one block, which a matrix unit wants to be 16 wide; a wide one needs more registers."""
-    padded = max(16, triton.next_power_of_2(r))
-    return {"BLOCK_R": padded, "num_warps": 4 if padded <= 32 else 8}
+def _padded(r: int) -> int:
+    """All of the rank is in one block, and a matrix unit wants that to be 16 wide at least."""
+    return max(16, triton.next_power_of_2(r))
 
 
 def _parts(programs: int, blocks: int) -> int:
