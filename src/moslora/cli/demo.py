@@ -1,4 +1,4 @@
-"""Show the whole path offline in two minutes: train, evaluate, export, load in stock PEFT, compare.
+"""Show the whole path offline in a minute: train, evaluate, export, load in stock PEFT, compare.
 
     moslora demo --out demo
 

@@ -1,5 +1,6 @@
 """Figures of run folders: losses over steps, accuracies with their intervals. Needs no screen and no torch."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-SMOOTHING = 0.8  # weight of the past in the exponential mean that is drawn over the raw losses
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+BASE_COLOUR = "#000000"
+SMOOTHING = 0.6  # weight of the past in the exponential mean that is drawn over the raw losses
 
 
 def draw_losses(folders: Mapping[str, Path], out: Path) -> None:
@@ -28,7 +30,7 @@ def draw_losses(folders: Mapping[str, Path], out: Path) -> None:
         DataError: a run has logged nothing.
     """
     figure, axes = _canvas(6.4, 4.0)
-    for (label, folder), colour in zip(folders.items(), _colours(len(folders)), strict=True):
+    for (label, folder), colour in zip(folders.items(), itertools.cycle(COLOURS), strict=False):
         rows = [row for row in runs.read_rows(folder / "metrics.jsonl") if "loss" in row]
         if not rows:
             raise DataError(f"{folder / 'metrics.jsonl'} holds no losses: train for at least `logging_steps` steps.")
@@ -36,6 +38,8 @@ def draw_losses(folders: Mapping[str, Path], out: Path) -> None:
         axes.plot(steps, losses, color=colour, alpha=0.25, linewidth=1)
         axes.plot(steps, _smooth(losses), color=colour, linewidth=2, label=label)
     axes.set(xlabel="optimizer step", ylabel="training loss (nats per token)", yscale="log")
+    for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_formatter("{x:g}")
     axes.legend(frameon=False)
     _save(figure, out)
 
@@ -50,7 +54,9 @@ def draw_accuracies(summaries: Sequence[Summary], out: Path) -> None:
     names = list(dict.fromkeys(name for summary in summaries for name in summary.benchmarks))
     figure, axes = _canvas(2.4 + 1.6 * len(names), 4.0)
     width = 0.6 / len(summaries)
-    for number, (summary, colour) in enumerate(zip(summaries, _colours(len(summaries)), strict=True)):
+    colours = itertools.cycle(COLOURS)
+    for number, summary in enumerate(summaries):
+        colour = next(colours) if summary.parameters else BASE_COLOUR
         places, points, below, above = [], [], [], []
         for column, name in enumerate(names):
             if name not in summary.benchmarks:
@@ -63,7 +69,7 @@ def draw_accuracies(summaries: Sequence[Summary], out: Path) -> None:
         axes.errorbar(places, points, [below, above], fmt="o", color=colour, capsize=4, label=summary.label)
     axes.set(ylabel="accuracy (%), 95 % interval", ylim=(0, 100), xlim=(-0.5, len(names) - 0.5))
     axes.set_xticks(range(len(names)), names)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside upper center", ncols=len(summaries))
     _save(figure, out)
 
 
@@ -80,10 +86,6 @@ def _canvas(width: float, height: float) -> "tuple[Figure, Axes]":
 def _save(figure: "Figure", out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
-
-
-def _colours(count: int) -> list[str]:
-    return [COLOURS[number % len(COLOURS)] for number in range(count)]
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
