@@ -12,6 +12,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)  ## the whole path on the embedded model: train, evaluate, export, reload in stock PEFT
+	rm -rf demo
 	OMP_NUM_THREADS=1 $(BIN)/moslora demo
 
 test: $(READY)  ## the default tests: CPU, offline
