@@ -42,6 +42,11 @@ def compiled(name: str, capability: int, x_dtype: torch.dtype, dtype: torch.dtyp
     )
 
 
+@pytest.fixture(autouse=True)
+def _no_cache_from_before(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
 @pytest.mark.parametrize("capability", SHARED_BYTES)
 @pytest.mark.parametrize(
     ("x_dtype", "dtype", "r"),

@@ -158,6 +158,25 @@ def test_strided_and_expanded_inputs():
         assert torch.equal(triton_kernels.A_gradient(h.T.contiguous().T, x, 0.3, SEED), expected), name
 
 
+def test_elements_beyond_two_to_the_31():
+    stride = 2**31 + 11
+    try:
+        x = torch.empty(stride + 8, dtype=torch.float16, device=DEVICE).as_strided((2, 8), (stride, 1))
+    except RuntimeError:
+        pytest.skip("needs 4.3 GB of address space")
+    near = draw(2, 8, dtype=torch.float16)
+    far = x.copy_(near)
+    A, h = draw(3, 8, dtype=torch.float16, seed=1), draw(2, 3, dtype=torch.float16, seed=2)
+    for function, before, after in (
+        (triton_kernels.drop, (), (0.3, SEED)),
+        (triton_kernels.down_projection, (), (A, 0.3, SEED)),
+        (triton_kernels.one_pass_up_gradients, (), (A.T, h, 2.0)),
+        (triton_kernels.A_gradient, (h,), (0.3, SEED)),
+    ):
+        for pair in zip(function(*before, far, *after), function(*before, near, *after), strict=True):
+            assert torch.equal(*pair), function.__name__
+
+
 @pytest.mark.parametrize("programs", [1, 512])  # one part and several
 def test_scratch_memory_is_never_read_and_equal_inputs_give_equal_bits(programs, monkeypatch):
     monkeypatch.setattr(triton_kernels, "_PROGRAMS", programs)
