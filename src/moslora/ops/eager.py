@@ -1,8 +1,8 @@
 """The products of an adapter with x and g, by torch.
 
 These are the only ones whose cost grows with T d. `triton_kernels.py` has the same functions with one pass over x or g
-each and is held to these by the tests. Names and formulas are those of `autograd.py`; s and the mask K are not applied
-together: `keep_scale` is part of s.
+each and is held to these by the tests. Names and formulas are those of `autograd.py`; the mask K is of zeros and ones,
+since its factor `keep_scale` is part of s.
 """
 
 import torch
