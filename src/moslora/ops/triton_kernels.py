@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from . import eager
 from .dropout import dropped_levels
 
-# Above these, the accumulators of a block no longer fit in registers.
+# One block holds all of the rank. Compiled for rank 128 in float32, it would spill kilobytes of registers.
 MAX_RANK = {torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}
 
 _ONE_PASS_RANK = 32  # above this the partial sums of dB weigh more than reading g twice
