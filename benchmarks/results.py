@@ -20,7 +20,20 @@ def require_correct_ops() -> None:
     """End the program unless the tests of the fast path pass: a wrong result has no speed."""
     print("tests of the fast path ...", end=" ", flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    words = [sys.executable, "-m", "pytest", "-q", "-x", "-o", "addopts=", "-p", "no:cacheprovider", "tests/ops"]
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+        "tests/ops",
+    ]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     print(done.stdout.strip().splitlines()[-1] if done.stdout else done.stderr[-500:])
     if done.returncode:

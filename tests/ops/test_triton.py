@@ -22,7 +22,7 @@ def run_cases(**environment: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)],
         cwd=CASES.parents[2],
-        env=inherited | environment,
+        env=inherited | environment | {autograd.TRITON_VARIABLE: "1"},
         capture_output=True,
         text=True,
     )
@@ -48,6 +48,7 @@ def test_torch_computes_on_the_cpu_without_the_interpreter(monkeypatch):
 
 def test_torch_computes_where_triton_is_not_installed(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # asks for the kernels on a CPU too
+    monkeypatch.setenv(autograd.TRITON_VARIABLE, "1")
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "moslora.ops.triton_kernels", raising=False)
     monkeypatch.setattr(autograd, "_triton_kernels", autograd._triton_kernels.__wrapped__)

@@ -11,8 +11,8 @@ With K the dropout mask, s the scale / (1 - p) and B~ = B M, a layer computes
 where T is the number of rows of x and g the gradient of y. With r >= 256 and fewer rows than outputs, the mixer is
 applied to h instead of B, which is then cheaper.
 
-The products with x or g come from `eager.py` or, on a GPU with Triton, from `triton_kernels.py`. Each draws masks of
-its own from a seed, so `ctx.products` remembers which one the forward pass used.
+The products with x or g come from `eager.py` or, on a GPU and if asked for, from `triton_kernels.py`. Each draws masks
+of its own from a seed, so `ctx.products` remembers which one the forward pass used.
 
 W and the bias are frozen. B = 0 leaves the base layer's output as it is, to the bit.
 
@@ -33,7 +33,7 @@ from . import eager, reference
 from .dropout import draw_seed, keep_scale
 from .rebuild import find_recipe, rebuild
 
-TRITON_VARIABLE = "MOSLORA_TRITON"  # environment variable; 0 turns the Triton kernels off
+TRITON_VARIABLE = "MOSLORA_TRITON"  # environment variable; 1 turns the Triton kernels on
 
 _UNFOLDED_RANK = 256
 
@@ -166,8 +166,8 @@ def _unfolded(h: Tensor, B: Tensor) -> bool:
 
 
 def _products(x: Tensor, dtype: torch.dtype, r: int) -> ModuleType:
-    """The Triton kernels where they run, else torch."""
-    if os.environ.get(TRITON_VARIABLE) == "0" or not (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
+    """The Triton kernels where they are asked for and run, else torch."""
+    if os.environ.get(TRITON_VARIABLE) != "1" or not (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
         return eager
     kernels = _triton_kernels()
     return kernels if kernels is not None and kernels.supports(x, dtype, r) else eager

@@ -13,12 +13,12 @@ def test_train_on_arc_easy_and_answer_openbookqa(tmp_path, capsys):
         "data": data / "ARC-Easy" / "train.json",
         "method": "moslora",
         "target-modules": "all-linear",
-        "max-steps": 60,
-        "batch-size": 16,
-        "micro-batch-size": 16,
-        "learning-rate": 2e-2,
+        "max-steps": 50,
+        "batch-size": 8,
+        "micro-batch-size": 8,
+        "learning-rate": 5e-3,
         "warmup-steps": 5,
-        "save-steps": 60,
+        "save-steps": 50,
         "out": out,
     }
     flags = [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
