@@ -61,7 +61,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
         with torch.device("meta"):
             base = llama(options.model, dtype, "meta", options.layers)
         base.load_state_dict(weights, assign=True)
-        base.model.rotary_emb = type(base.model.rotary_emb)(base.config, device=device)
+        base.model.rotary_emb = type(base.model.rotary_emb)(base.config).to(device)  # its buffers are in no state dict
         model = attach(arm, base, r=options.rank, p=options.dropout, targets=TARGETS).train()
         steps[arm] = training_step(model, options.batch, options.tokens, device)
     with Progress() as progress:

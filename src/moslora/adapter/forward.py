@@ -5,19 +5,20 @@ variants such as DoRA, a bias in B, factors that something has hooked. Layers th
 """
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from peft.tuners.lora.layer import Linear, LoraLayer
 from torch import Tensor, nn
 
 from ..errors import UnsupportedError
-from ..ops import Kernel, choose_tier, is_whole, mixed_lora, wanted_kernel
+from ..ops import Kernel, choose_tier, compute, is_whole, wanted_kernel
 from .modules import MixedLinear
 
 if TYPE_CHECKING:
     from .layers import MixedLayer
 
+_PLAIN = (nn.Linear, MixedLinear)
 LINEAR_CLASSES: tuple[type[LoraLayer], ...] = (Linear,)
 try:
     from peft.tuners.lora.bnb import Linear4bit, Linear8bitLt
@@ -25,6 +26,18 @@ try:
     LINEAR_CLASSES += (Linear8bitLt, Linear4bit)
 except ImportError:  # bitsandbytes is not installed
     pass
+
+
+class _Adapter(NamedTuple):
+    """One active adapter of a layer, as `moslora.ops` takes it."""
+
+    name: str
+    kernel: Kernel
+    A: Tensor
+    M: Tensor | None
+    B: Tensor
+    scale: float
+    p: float
 
 
 def fast_forward(layer: "MixedLayer", x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -39,17 +52,20 @@ def fast_forward(layer: "MixedLayer", x: Tensor, args: tuple[Any, ...], kwargs: 
     Raises:
         UnsupportedError: an adapter asks for the kernel "fused" or "remat", which cannot run here.
     """
-    names = [name for name in layer.active_adapters if name in layer.lora_A]
-    kernels = {wanted_kernel(layer.kernels.get(name, "auto")) for name in names}
-    if not names or kernels == {"reference"}:
+    if layer.disable_adapters or layer.merged:
         return None
-    obstacle = _obstacle(layer, names, args, kwargs)
-    if obstacle is None:
-        return _apply(layer, x, names)
-    forced = kernels - {"auto", "reference"}
-    if forced and not (layer.disable_adapters or layer.merged):
+    lora_A = layer.lora_A
+    names = [name for name in layer.active_adapters if name in lora_A]
+    kernels = [wanted_kernel(layer.kernels.get(name, "auto")) for name in names]
+    if not names or all(kernel == "reference" for kernel in kernels):
+        return None
+    adapters = _obstacle_to_call(args, kwargs) or _read(layer, names, kernels)
+    if not isinstance(adapters, str):
+        return _apply(layer, x, adapters)
+    forced = [kernel for kernel in kernels if kernel in ("fused", "remat")]
+    if forced:
         raise UnsupportedError(
-            f"{layer.mixer_target}: kernel {forced.pop()!r} cannot run {obstacle}. Use kernel='auto', which falls back."
+            f"{layer.mixer_target}: kernel {forced[0]!r} cannot run {adapters}. Use kernel='auto', which falls back."
         )
     return None
 
@@ -60,45 +76,48 @@ def kernels_used(model: nn.Module) -> dict[str, int]:
     return dict(Counter(tier for layer in layers for tier in getattr(layer, "tiers", {"": "peft"}).values()))
 
 
-def _apply(layer: "MixedLayer", x: Tensor, names: list[str]) -> Tensor:
+def _apply(layer: "MixedLayer", x: Tensor, adapters: list[_Adapter]) -> Tensor:
     result: nn.Module | Tensor = layer.base_layer
-    for name in names:
-        A, M, B = _factors(layer, name)
-        dropout = layer.lora_dropout[name]
-        p = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-        kernel: Kernel = layer.kernels.get(name, "auto")
-        layer.tiers[name] = choose_tier(x, result, wanted_kernel(kernel))
-        result = mixed_lora(x, result, A, M, B, layer.scaling[name], p, kernel=kernel)
+    for name, kernel, A, M, B, scale, p in adapters:
+        tier = choose_tier(x, result, kernel)
+        layer.tiers[name] = tier
+        result = compute(tier, x, result, A, M, B, scale, p, rebuild=kernel == "remat")
     assert isinstance(result, Tensor)
     return result
 
 
-def _factors(layer: "MixedLayer", name: str) -> tuple[Tensor, Tensor | None, Tensor]:
-    """A, M and B; the butterfly's M is folded into A, which costs two additions."""
-    down, B = layer.lora_A[name], layer.lora_B[name].weight
-    if isinstance(down, MixedLinear):
-        return (down.raw, down.mixer, B) if down.mixer is not None else (down.effective(), None, B)
-    return down.weight, None, B
-
-
-def _obstacle(layer: "MixedLayer", names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """Why PEFT's code has to run; None if it does not."""
-    if layer.disable_adapters or layer.merged:
-        return "while adapters are merged or disabled"
+def _obstacle_to_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """Why a call with these arguments, or in this place, is PEFT's; None if it is not."""
     if args or any(value is not None for value in kwargs.values()):
         return f"with the arguments {', '.join(kwargs) or 'given'} (mixed batches and the like)"
     if torch.compiler.is_compiling():
         return "inside torch.compile"
-    for name in names:
+    return None
+
+
+def _read(layer: "MixedLayer", names: list[str], kernels: list[Kernel]) -> "list[_Adapter] | str":
+    """The adapters of a layer, or why PEFT's code has to run."""
+    adapters = []
+    for name, kernel in zip(names, kernels, strict=True):
         if name in layer.lora_variant:
             return f"with {type(layer.lora_variant[name]).__name__}"
-        if layer.lora_B[name].bias is not None:
-            return "with lora_bias"
-        if not isinstance(layer.lora_dropout[name], (nn.Dropout, nn.Identity)):
-            return f"with the dropout {type(layer.lora_dropout[name]).__name__}"
-        for module in (layer.lora_A[name], layer.lora_B[name]):
-            if type(module) not in (nn.Linear, MixedLinear) or module._forward_hooks or module._forward_pre_hooks:
+        down, up, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
+        for module in (down, up):
+            if type(module) not in _PLAIN or module._forward_hooks or module._forward_pre_hooks:
                 return f"with the factor {type(module).__name__}, which is not a plain one"
-            if not all(is_whole(parameter) for parameter in module.parameters(recurse=False)):
+            if not all(is_whole(parameter) for parameter in module._parameters.values() if parameter is not None):
                 return "with sharded parameters, which only a call of their own module gathers"
-    return None
+        if up.bias is not None:
+            return "with lora_bias"
+        if type(dropout) not in (nn.Dropout, nn.Identity):
+            return f"with the dropout {type(dropout).__name__}"
+        p = dropout.p if type(dropout) is nn.Dropout and dropout.training else 0.0
+        adapters.append(_Adapter(name, kernel, *_down_factors(down), up.weight, layer.scaling[name], p))
+    return adapters
+
+
+def _down_factors(down: Any) -> tuple[Tensor, Tensor | None]:
+    """A and M; the butterfly's M is folded into A, which costs two additions."""
+    if not isinstance(down, MixedLinear):
+        return down.weight, None
+    return (down.raw, down.mixer) if down.mixer is not None else (down.effective(), None)

@@ -61,8 +61,22 @@ def mixed_lora(
     Source: arXiv:2406.11909.
     """
     kernel = wanted_kernel(kernel)
-    tier = choose_tier(x, base, kernel)
-    rebuild = kernel == "remat"
+    return compute(choose_tier(x, base, kernel), x, base, A, M, B, scale, dropout, rebuild=kernel == "remat")
+
+
+def compute(
+    tier: Tier,
+    x: Tensor,
+    base: nn.Module | Tensor,
+    A: Tensor,
+    M: Tensor | None,
+    B: Tensor,
+    scale: float,
+    dropout: float,
+    *,
+    rebuild: bool,
+) -> Tensor:
+    """`mixed_lora` by a tier that `choose_tier` has found to run; `rebuild` is what sets "remat" apart."""
     if tier == "linear":
         assert isinstance(base, nn.Linear)
         return autograd.whole_linear(x, base.weight, base.bias, A, M, B, scale, dropout, rebuild)
@@ -102,7 +116,7 @@ def choose_tier(x: Tensor, base: nn.Module | Tensor, kernel: Kernel) -> Tier:
 
 def is_whole(parameter: Tensor) -> bool:
     """Whether a parameter can be read as it is: not a DTensor, a quantised one, or one that ZeRO-3 has taken apart."""
-    return type(parameter) is nn.Parameter and not hasattr(parameter, "ds_id")
+    return type(parameter) is nn.Parameter and "ds_id" not in parameter.__dict__
 
 
 def _obstacle(x: Tensor) -> str | None:
@@ -117,5 +131,6 @@ def _is_plain_linear(base: nn.Module | Tensor, x: Tensor) -> bool:
     if type(base) is not nn.Linear or base._forward_hooks or base._forward_pre_hooks:
         return False
     dtype = reference.autocast_dtype(x.device) or x.dtype
-    plain = all(is_whole(parameter) and not parameter.requires_grad for parameter in base.parameters())
+    parameters = (base.weight,) if base.bias is None else (base.weight, base.bias)
+    plain = all(is_whole(parameter) and not parameter.requires_grad for parameter in parameters)
     return plain and base.weight.dtype == x.dtype == dtype

@@ -195,11 +195,9 @@ def _gradients(ctx: Any, g: Tensor, needs: tuple[bool, ...], weight: Tensor | No
     x_needs, A_needs, *up_needs = needs
     p, seed = ctx.settings.p, ctx.settings.seed
     dh, dM, dB = _up_gradients(ctx, rows, h, M, B, *up_needs)
-    dA = dx = None
-    if A_needs:
-        dA = ctx.products.A_gradient(dh, x.reshape(-1, x.shape[-1]), p, seed)
-    if x_needs:
-        dx = ctx.products.x_gradient(dh, A.to(dh.dtype), p, seed, x.dtype, rows, weight).view(ctx.shape)
+    flat = x.reshape(-1, x.shape[-1])
+    dA, dx = ctx.products.down_gradients(dh, flat, A.to(dh.dtype), p, seed, rows, weight, (A_needs, x_needs))
+    dx = None if dx is None else dx.view(ctx.shape)
     return dx, *(
         None if gradient is None else gradient.to(parameter.dtype)
         for gradient, parameter in ((dA, A), (dM, M), (dB, B))

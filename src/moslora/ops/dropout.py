@@ -42,16 +42,26 @@ def drop(x: Tensor, p: float, seed: int) -> Tensor:
         seed: from `draw_seed`. Another kind of device draws another mask from the same seed.
 
     Returns:
-        as x, contiguous.
+        as x.
     """
-    if x.is_meta:
-        return torch.empty_like(x)
-    count = x.numel()
-    generator = torch.Generator(x.device).manual_seed(seed)
-    draws = torch.empty(-(-count // _VALUES_PER_DRAW), dtype=torch.int64, device=x.device)
+    return masked(x, draw_mask(x.shape, p, seed, x.device))
+
+
+def draw_mask(shape: torch.Size, p: float, seed: int, device: torch.device) -> Tensor:
+    """The mask of a seed as int16: no bit set where a value is dropped, every bit where it is kept.
+
+    Arguments as for `drop`.
+    """
+    mask = torch.empty(shape, dtype=torch.int16, device=device)
+    if device.type == "meta":
+        return mask
+    generator = torch.Generator(device).manual_seed(seed)
+    draws = torch.empty(-(-mask.numel() // _VALUES_PER_DRAW), dtype=torch.int64, device=device)
     draws.random_(-(2**63), None, generator=generator)
-    levels = draws.view(torch.int16)[:count].view(x.shape)
-    bits = _BITS[x.element_size()]
-    # 1 where dropped, then 0 where dropped and all bits set where kept.
-    mask = torch.lt(levels, dropped_levels(p) - _LEVELS // 2, out=torch.empty(x.shape, dtype=bits, device=x.device))
-    return mask.sub_(1).bitwise_and_(x.view(bits)).view(x.dtype)
+    levels = draws.view(torch.int16)[: mask.numel()].view(shape)
+    return torch.lt(levels, dropped_levels(p) - _LEVELS // 2, out=mask).sub_(1)
+
+
+def masked(x: Tensor, mask: Tensor) -> Tensor:
+    """`x * K` by a mask of `draw_mask`."""
+    return (x.view(_BITS[x.element_size()]) & mask).view(x.dtype)

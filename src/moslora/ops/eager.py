@@ -5,12 +5,11 @@ each and is held to these by the tests. Names and formulas are those of `autogra
 since its factor `keep_scale` is part of s.
 """
 
-import torch
 from torch import Tensor
 
-from .dropout import drop
+from .dropout import draw_mask, drop, masked
 
-__all__ = ["A_gradient", "down_projection", "drop", "up_gradients", "x_gradient"]
+__all__ = ["down_gradients", "down_projection", "drop", "up_gradients"]
 
 
 def down_projection(x: Tensor, A: Tensor, p: float, seed: int) -> Tensor:
@@ -25,7 +24,7 @@ def down_projection(x: Tensor, A: Tensor, p: float, seed: int) -> Tensor:
     Returns:
         (T, r), in the dtype of A.
     """
-    return _dropped(x, p, seed).to(A.dtype) @ A.T
+    return (drop(x, p, seed) if p else x).to(A.dtype) @ A.T
 
 
 def up_gradients(g: Tensor, B: Tensor, h: Tensor, s: float, dB_needed: bool) -> tuple[Tensor, Tensor | None]:
@@ -45,47 +44,38 @@ def up_gradients(g: Tensor, B: Tensor, h: Tensor, s: float, dB_needed: bool) -> 
     return (g @ B) * s, g.T @ (h * s) if dB_needed else None
 
 
-def A_gradient(dh: Tensor, x: Tensor, p: float, seed: int) -> Tensor:
-    """`dA = dh^T (x * K)`.
+def down_gradients(
+    dh: Tensor,
+    x: Tensor,
+    A: Tensor,
+    p: float,
+    seed: int,
+    g: Tensor | None,
+    weight: Tensor | None,
+    needs: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """`dA = dh^T (x * K)` and `dx = (dh A) * K`, plus `g W` where the base layer's weight is given.
 
     Args:
         dh: (T, r), in the dtype to compute in.
         x: (T, d_in).
-        p, seed: as for `down_projection`.
+        A: (r, d_in), in the dtype of dh.
+        p, seed: as for `down_projection`; the mask is drawn once for both.
+        g: (T, d_out), in the dtype of x.
+        weight: (d_out, d_in), in the dtype of x.
+        needs: whether to compute dA, and dx.
 
     Returns:
-        (r, d_in), in the dtype of dh.
+        dA (r, d_in) in the dtype of dh, and dx (T, d_in) in that of x; None where it is not needed.
     """
-    return dh.T @ _dropped(x, p, seed).to(dh.dtype)
-
-
-def x_gradient(
-    dh: Tensor,
-    A: Tensor,
-    p: float,
-    seed: int,
-    dtype: torch.dtype,
-    g: Tensor | None = None,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """`dx = (dh A) * K`, plus `g W` where the base layer's weight is given.
-
-    Args:
-        dh: (T, r), in the dtype to compute in.
-        A: (r, d_in), in the same dtype.
-        p, seed: as for `down_projection`.
-        dtype: of the result.
-        g: (T, d_out), in `dtype`.
-        weight: (d_out, d_in), in `dtype`.
-
-    Returns:
-        (T, d_in).
-    """
-    dx = _dropped(dh @ A, p, seed).to(dtype)
-    if g is None or weight is None:
-        return dx
-    return dx.addmm_(g, weight)
-
-
-def _dropped(x: Tensor, p: float, seed: int) -> Tensor:
-    return drop(x, p, seed) if p else x
+    A_needed, x_needed = needs
+    mask = draw_mask(x.shape, p, seed, x.device) if p and any(needs) else None
+    dA = dx = None
+    if A_needed:
+        dA = dh.T @ (x if mask is None else masked(x, mask)).to(dh.dtype)
+    if x_needed:
+        dx = dh @ A
+        dx = (dx if mask is None else masked(dx, mask)).to(x.dtype)
+        if g is not None and weight is not None:
+            dx.addmm_(g, weight)
+    return dA, dx

@@ -94,8 +94,24 @@ def one_pass_up_gradients(g: Tensor, B: Tensor, h: Tensor, s: float) -> tuple[Te
     return _added(dh, B.dtype), _added(dB, B.dtype)
 
 
+def down_gradients(
+    dh: Tensor,
+    x: Tensor,
+    A: Tensor,
+    p: float,
+    seed: int,
+    g: Tensor | None,
+    weight: Tensor | None,
+    needs: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """As `eager.down_gradients`; each of the two draws the mask on its way."""
+    A_needed, x_needed = needs
+    dA = A_gradient(dh, x, p, seed) if A_needed else None
+    return dA, x_gradient(dh, A, p, seed, x.dtype, g, weight) if x_needed else None
+
+
 def A_gradient(dh: Tensor, x: Tensor, p: float, seed: int) -> Tensor:
-    """As `eager.A_gradient`, in one pass over x."""
+    """`dA = dh^T (x * K)`, in one pass over x."""
     (T, d), r = x.shape, dh.shape[1]
     columns = _columns(dh.dtype)
     row_blocks, column_blocks = triton.cdiv(T, _ROWS), triton.cdiv(d, columns)
@@ -116,7 +132,7 @@ def x_gradient(
     g: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """As `eager.x_gradient`: torch makes `g W`, and the kernel adds to it in place."""
+    """`dx = (dh A) * K` in `dtype`, plus `g W`: torch makes that, and the kernel adds to it in place."""
     (T, r), d = dh.shape, A.shape[1]
     if g is None or weight is None:
         dx, has_base = torch.empty(T, d, dtype=dtype, device=dh.device), False
