@@ -4,11 +4,14 @@ The mask is drawn again from the seed in the backward pass. The seed comes from 
 seeding, gradient checkpointing and resuming cover it, and every layer has a mask of its own.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 _LEVELS = 1 << 16  # a mask value costs 16 random bits
 _VALUES_PER_DRAW = 4  # in one 64-bit number
+_PIECE = 1 << 19  # mask values drawn at a time on a CPU
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a floating dtype -> integers of that size
 
 
@@ -37,31 +40,43 @@ def drop(x: Tensor, p: float, seed: int) -> Tensor:
     """`x * K` for the mask K of a seed, without the factor `keep_scale`.
 
     Args:
-        x: any shape, a floating dtype. A dropped NaN or infinity becomes 0.
+        x: (*batch, d), a floating dtype. A dropped NaN or infinity becomes 0.
         p: share that is dropped, in (0, 1).
         seed: from `draw_seed`. Another kind of device draws another mask from the same seed.
 
     Returns:
         as x.
     """
-    return masked(x, draw_mask(x.shape, p, seed, x.device))
+    rows = x.reshape(-1, x.shape[-1])
+    dropped = torch.empty_like(rows)
+    for part, mask in draw_masks(rows, p, seed):
+        dropped[part] = masked(rows[part], mask)
+    return dropped.view(x.shape)
 
 
-def draw_mask(shape: torch.Size, p: float, seed: int, device: torch.device) -> Tensor:
-    """The mask of a seed as int16: no bit set where a value is dropped, every bit where it is kept.
+def draw_masks(x: Tensor, p: float, seed: int) -> Iterator[tuple[slice, Tensor]]:
+    """The mask of a seed for x (T, d), some rows at a time.
 
-    Arguments as for `drop`.
+    On a CPU the pieces stay in its cache, and their memory is used again; elsewhere there is one piece.
+
+    Yields:
+        the rows, and their mask as int16: no bit set where a value is dropped, every bit where it is kept.
     """
-    mask = torch.empty(shape, dtype=torch.int16, device=device)
-    if device.type == "meta":
-        return mask
-    generator = torch.Generator(device).manual_seed(seed)
-    draws = torch.empty(-(-mask.numel() // _VALUES_PER_DRAW), dtype=torch.int64, device=device)
-    draws.random_(-(2**63), None, generator=generator)
-    levels = draws.view(torch.int16)[: mask.numel()].view(shape)
-    return torch.lt(levels, dropped_levels(p) - _LEVELS // 2, out=mask).sub_(1)
+    T, d = x.shape
+    rows = max(1, _PIECE // max(1, d)) if x.device.type == "cpu" else T
+    if x.is_meta:
+        yield slice(0, T), torch.empty(T, d, dtype=torch.int16, device="meta")
+        return
+    generator = torch.Generator(x.device).manual_seed(seed)
+    for start in range(0, T, max(1, rows)):
+        part = slice(start, min(start + rows, T))
+        mask = torch.empty(part.stop - start, d, dtype=torch.int16, device=x.device)
+        draws = torch.empty(-(-mask.numel() // _VALUES_PER_DRAW), dtype=torch.int64, device=x.device)
+        draws.random_(-(2**63), None, generator=generator)
+        levels = draws.view(torch.int16)[: mask.numel()].view(mask.shape)
+        yield part, torch.lt(levels, dropped_levels(p) - _LEVELS // 2, out=mask).sub_(1)
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:
-    """`x * K` by a mask of `draw_mask`."""
+    """`x * K` by a mask of `draw_masks`."""
     return (x.view(_BITS[x.element_size()]) & mask).view(x.dtype)
