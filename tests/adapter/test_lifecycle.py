@@ -13,6 +13,7 @@ from peft.utils.hotswap import hotswap_adapter, prepare_model_for_compiled_hotsw
 from torch import Tensor, nn
 
 from moslora import MosLoraConfig, UnsupportedError, to_lora
+from moslora.adapter.layers import MixedLayer
 from tests.adapter.architectures import words
 from tests.helpers import randomize_adapters, relative_difference, tiny_llama
 
@@ -72,6 +73,11 @@ def test_only_the_active_adapter_is_trained(together):
 def test_a_deleted_adapter_leaves_nothing_behind(singles, together):
     together.delete_adapter("first")
     assert not [n for n in together.state_dict() if ".first" in n]
+    layers = [module for module in together.modules() if isinstance(module, MixedLayer)]
+    assert layers
+    assert not [
+        layer for layer in layers for value in vars(layer).values() if isinstance(value, dict) and "first" in value
+    ]
     together.set_adapter("second")
     assert torch.equal(logits(together), logits(singles["second"]))
     together.add_adapter("first", singles["first"].peft_config["first"])

@@ -49,6 +49,7 @@ class MixedLayer:
     lora_embedding_mixer: nn.ParameterDict
     lora_variant: dict[str, Any]
     merged: bool
+    other_param_names: tuple[str, ...]
     merged_adapters: list[str]
     r: dict[str, int]
     scaling: dict[str, float]
@@ -97,6 +98,7 @@ def adopt_layer(layer: LoraLayer, target: str) -> None:
     layer.__class__ = mixed_layer_class(type(layer))  # type: ignore[arg-type]
     layer.mixer_target = target
     layer.kernels, layer.tiers = {}, {}
+    layer.other_param_names = (*layer.other_param_names, "kernels", "tiers")  # PEFT clears these with the adapter
 
 
 def mix(layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixer: nn.Parameter | None = None) -> None:
