@@ -149,8 +149,9 @@ def test_kill_9_and_the_same_command_again_gives_the_same_bits(finished, config,
 
 
 def test_the_best_checkpoint_is_kept_when_asked(config, tiny_model, tmp_path):
-    # With a learning rate this high, a later checkpoint is worse than an earlier one.
-    settings = dataclasses.replace(config, validation_size=8, keep_best=True, learning_rate=0.3, save_steps=2)
+    # The first steps of a learning rate that grows this high make things worse.
+    growing = {"learning_rate": 3.0, "warmup_steps": 12, "max_steps": 4, "dropout": 0.0}
+    settings = dataclasses.replace(config, validation_size=8, keep_best=True, save_steps=2, **growing)
     record = train(settings, tmp_path / "run")
     rows = [row for row in runs.read_rows(tmp_path / "run" / "metrics.jsonl") if "validation_loss" in row]
     best = min(rows, key=lambda row: row["validation_loss"])
