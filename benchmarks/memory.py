@@ -20,24 +20,20 @@ from rich.progress import track
 from . import results
 from .arms import ARMS, FLOOR, LORA, LORA_FLOAT32, attach
 from .models import SHAPES, TARGETS, Block
-from .saved import device_of, saved_bytes
+from .options import device_of, dtype_of
+from .options import parser as common_parser
+from .saved import saved_bytes
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def main() -> None:
     """Measure and write benchmarks/results/memory-*.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common_parser(__doc__, [FLOOR, LORA, LORA_FLOAT32, "moslora", "moslora-fused", "moslora-remat"])
     parser.add_argument("--model", choices=SHAPES, default="llama3-8b")
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--dropout", type=float, default=0.05)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32", "float16"), default="bfloat16")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--peak", action="store_true", help="measure the peak, too: a process for every arm")
-    arms = [FLOOR, LORA, LORA_FLOAT32, "moslora", "moslora-fused", "moslora-remat"]
-    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=arms)
     parser.add_argument("--one", choices=sorted(ARMS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -50,7 +46,7 @@ def main() -> None:
 
 def measure(arm: str, options: argparse.Namespace) -> dict[str, int]:
     """`kept` bytes over the input, and `peak` bytes over idle if it was asked for."""
-    device, dtype = device_of(options.device), getattr(torch, options.dtype)
+    device, dtype = device_of(options), dtype_of(options)
     block = Block(options.model, options.layers, dtype, device)
     block = attach(arm, block, r=options.rank, p=options.dropout, targets=TARGETS).train()
     hidden = SHAPES[options.model].hidden
@@ -95,7 +91,7 @@ def _report(options: argparse.Namespace, measured: dict[str, dict[str, int]]) ->
     header += ["peak over idle, MiB", "of peft-lora's", "of the floor's"] if options.peak else []
     results.print_table("memory of training", header, rows)
     name = f"memory-{options.model}-{options.layers}x{options.tokens}-{options.dtype}-p{options.dropout:g}"
-    device = device_of(options.device)
+    device = device_of(options)
     results.write(f"{name}-{device}", device, vars(options), {"bytes": measured, "ratios": ratios})
 
 

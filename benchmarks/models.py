@@ -43,7 +43,6 @@ def llama(name: str, dtype: torch.dtype, device: str, layers: int | None = None)
     )
     torch.manual_seed(0)
     with torch.device(device):
-        # Random numbers for 8 billion weights take minutes on a CPU; their values do not matter, their spread does.
         model = LlamaForCausalLM._from_config(config, dtype=dtype, attn_implementation="sdpa")
     return model.train()
 

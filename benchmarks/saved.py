@@ -7,7 +7,6 @@ looks at what the nodes hold, whoever made them.
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -38,13 +37,3 @@ def _held(root: Any) -> Iterator[Tensor]:
             for item in value if isinstance(value, (tuple, list)) else (value,):
                 if isinstance(item, Tensor):
                     yield item
-
-
-def frozen_weight_bytes(model: nn.Module) -> int:
-    """Bytes of the parameters that are not trained."""
-    return sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
-
-
-def device_of(name: str) -> str:
-    """ "cpu" or "cuda"; "auto" is CUDA where there is some."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

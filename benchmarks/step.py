@@ -11,62 +11,39 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from rich.progress import Progress
 from torch import nn
 
-from . import results
-from .arms import ARMS, FLOOR, LORA, LORA_FLOAT32, attach
+from .arms import attach
 from .models import SHAPES, TARGETS, llama
-from .saved import device_of
-from .timing import interleave, ratio, ratios
-
-REFERENCES = (LORA, LORA_FLOAT32, FLOOR)
+from .options import device_of, dtype_of
+from .timed import Steps, compare, timed_parser
 
 
 def main() -> None:
     """Measure and write benchmarks/results/step-*.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timed_parser(__doc__)
     parser.add_argument("--model", choices=SHAPES, default="llama-60m")
     parser.add_argument("--layers", type=int, help="fewer layers than the model has")
     parser.add_argument("--batch", type=int, default=1, help="samples in a step")
     parser.add_argument("--tokens", type=int, default=512, help="per sample")
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--dropout", type=float, default=0.05)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32", "float16"), default="bfloat16")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=[FLOOR, LORA, LORA_FLOAT32, "moslora"])
-    parser.add_argument("--name", help="of the results file")
     options = parser.parse_args()
-    results.require_correct_ops()
-    seconds = measure(options)
-    measured = {"ratios": ratios(seconds, options.arms, REFERENCES)}
-    rows = [
-        [arm, *(str(ratio(seconds, arm, over)) if over in seconds else "-" for over in REFERENCES)]
-        for arm in options.arms
-    ]
-    results.print_table("time over that of", ["arm", *REFERENCES], rows)
-    device = device_of(options.device)
     tokens = options.batch * options.tokens
-    name = options.name or f"step-{options.model}-{tokens}-{options.dtype}-r{options.rank}-p{options.dropout:g}"
-    results.write(f"{name}-{device}", device, vars(options), measured)
+    name = f"step-{options.model}-{tokens}-{options.dtype}-r{options.rank}-p{options.dropout:g}"
+    compare(options, name, model_steps)
 
 
-def measure(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of every arm in every round. All arms share one set of frozen weights."""
-    device, dtype = device_of(options.device), getattr(torch, options.dtype)
+def model_steps(options: argparse.Namespace) -> Steps:
+    """Arm -> training step of its model. All arms share one set of frozen weights."""
+    device, dtype = device_of(options), dtype_of(options)
     weights = llama(options.model, dtype, device, options.layers).state_dict()
     steps = {}
     for arm in options.arms:
-        with torch.device("meta"):
-            base = llama(options.model, dtype, "meta", options.layers)
+        base = llama(options.model, dtype, "meta", options.layers)
         base.load_state_dict(weights, assign=True)
         base.model.rotary_emb = type(base.model.rotary_emb)(base.config).to(device)  # its buffers are in no state dict
         model = attach(arm, base, r=options.rank, p=options.dropout, targets=TARGETS).train()
         steps[arm] = training_step(model, options.batch, options.tokens, device)
-    with Progress() as progress:
-        task = progress.add_task("rounds", total=options.rounds + 1)
-        return interleave(steps, options.rounds, lambda: progress.advance(task))
+    return steps
 
 
 def training_step(model: nn.Module, batch: int, tokens: int, device: str) -> Callable[[], None]:

@@ -177,6 +177,22 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def finished_record(folder: Path) -> dict[str, Any]:
+    """Content of run.json of a finished run.
+
+    Raises:
+        DataError: there is none.
+        RunError: the run is not finished.
+    """
+    record = read_json(folder / "run.json")
+    if record.get("status") != "done":
+        raise RunError(
+            f"The run in {folder} is not finished (status {record.get('status')!r}): repeat its `moslora train` "
+            "command to resume it first."
+        )
+    return record
+
+
 class Run:
     """The writer of one run folder. Use it as a context manager: leaving it records `done`, or `failed` and why.
 

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 import moslora.ops
 from moslora import MosLoraConfig, UnsupportedError
 from moslora.adapter import kernels_used
+from moslora.errors import ConfigError
 from moslora.ops import autograd
 from tests.helpers import ROOT, randomize_adapters, relative_difference, tiny_llama
 
@@ -273,3 +274,9 @@ def test_the_environment_variable_wins_over_the_config(monkeypatch, calls):
     monkeypatch.setenv(moslora.ops.VARIABLE, "reference")
     adapted("fused")(IDS)
     assert sum(calls.values()) == 0
+
+
+def test_an_unknown_kernel_is_refused_whatever_the_environment_says(monkeypatch):
+    monkeypatch.setenv(moslora.ops.VARIABLE, "reference")
+    with pytest.raises(ConfigError, match="no kernel 'fastest'"):
+        MosLoraConfig(kernel="fastest")

@@ -11,7 +11,7 @@ from peft.utils.other import get_pattern_key
 
 from ..equation import MIXERS, Mixer, MixerInit, check_mixer_init, check_mixer_rank
 from ..errors import ConfigError, MoSLoRAWarning
-from ..ops import Kernel, wanted_kernel
+from ..ops import Kernel, check_kernel
 
 # Inits after which B is zero or unrelated to the base weight, so that the mixer is free to change the product.
 FREE_INITS = (True, False, "gaussian", "eva")
@@ -36,9 +36,8 @@ class MosLoraConfig(LoraConfig):
             an `init_lora_weights` that is derived from the base weight, the orthogonal matrix nearest to it is taken.
         mixer_pattern: module name or regex -> mixer, for layers that differ from `mixer`. Matched as `rank_pattern`
             is, against the end of the module's name: `{".*vision_tower.*": "identity"}`.
-
         kernel: how linear layers compute: "auto", "reference" (PEFT's own code), "fused" or "remat"; see `moslora.ops`.
-            It changes speed and memory, and nothing that is saved.
+            It changes speed and memory, never the form of the weights.
 
     Raises:
         ConfigError: an unknown mixer, init or kernel, or a butterfly mixer with an odd rank.
@@ -64,7 +63,7 @@ class MosLoraConfig(LoraConfig):
         self.peft_type = MosPeftType.MOSLORA
         self.mixer_pattern = dict(self.mixer_pattern or {})
         check_mixer_init(self.init_mixer)
-        wanted_kernel(self.kernel)
+        check_kernel(self.kernel)
         for kind in (self.mixer, *self.mixer_pattern.values()):
             if kind not in MIXERS:
                 raise ConfigError(f"Unknown mixer {kind!r}: choose one of {', '.join(MIXERS)}.")

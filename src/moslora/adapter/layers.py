@@ -49,8 +49,8 @@ class MixedLayer:
     lora_embedding_mixer: nn.ParameterDict
     lora_variant: dict[str, Any]
     merged: bool
-    other_param_names: tuple[str, ...]
     merged_adapters: list[str]
+    other_param_names: tuple[str, ...]
     r: dict[str, int]
     scaling: dict[str, float]
 

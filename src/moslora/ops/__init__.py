@@ -92,10 +92,14 @@ def wanted_kernel(kernel: Kernel) -> Kernel:
     Raises:
         ConfigError: no such kernel.
     """
-    wanted = os.environ.get(VARIABLE, kernel)
-    if wanted not in KERNELS:
-        raise ConfigError(f"There is no kernel {wanted!r}: choose one of {', '.join(KERNELS)}.")
-    return wanted
+    return check_kernel(os.environ.get(VARIABLE, kernel))
+
+
+def check_kernel(kernel: str) -> Kernel:
+    """The kernel, if there is one of that name; raises ConfigError."""
+    if kernel not in KERNELS:
+        raise ConfigError(f"There is no kernel {kernel!r}: choose one of {', '.join(KERNELS)}.")
+    return kernel
 
 
 def choose_tier(x: Tensor, base: nn.Module | Tensor, kernel: Kernel) -> Tier:

@@ -66,13 +66,13 @@ def draw_masks(x: Tensor, p: float, seed: int) -> Iterator[tuple[slice, Tensor]]
         the rows, and their mask as int16: no bit set where a value is dropped, every bit where it is kept.
     """
     T, d = x.shape
-    rows = max(1, _PIECE // max(1, d)) if x.device.type == "cpu" else T
+    rows = max(1, _PIECE // max(1, d) if x.device.type == "cpu" else T)
     if x.is_meta:
         yield slice(0, T), torch.empty(T, d, dtype=torch.int16, device="meta")
         return
     generator = torch.Generator(x.device).manual_seed(seed)
     low, share = divmod(dropped_levels(p), 256)
-    for start in range(0, T, max(1, rows)):
+    for start in range(0, T, rows):
         part = slice(start, min(start + rows, T))
         count = part.stop - start
         levels = _random_bytes((count, d), generator)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import runs
-from ..errors import RunError
 
 
 class Summary(NamedTuple):
@@ -30,7 +29,7 @@ def summarize(folder: Path, label: str | None = None) -> Summary:
         RunError: the run is not finished.
         DataError: it has no scores yet.
     """
-    record = _finished(folder)
+    record = runs.finished_record(folder)
     scores = runs.read_json(folder / "eval" / "scores.json")
     return Summary(
         label or record["config"]["method"],
@@ -77,13 +76,6 @@ def markdown(rows: Iterable[Sequence[str]]) -> str:
     header, *body = rows
     rule = [":--", *(["--:"] * (len(header) - 1))]
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
-
-
-def _finished(folder: Path) -> dict[str, Any]:
-    record = runs.read_json(folder / "run.json")
-    if record.get("status") != "done":
-        raise RunError(f"The run in {folder} is not finished (status {record.get('status')!r}): resume it first.")
-    return record
 
 
 def _text(value: float | None, form: str) -> str:

@@ -1,7 +1,6 @@
 """A small random Llama with its own tokenizer, and questions it can learn to answer."""
 
 import json
-import os
 import random
 import sys
 from pathlib import Path
@@ -79,15 +78,6 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.json").write_text(json.dumps(make_items(120, seed=1)))
     (folder / "toy" / "test.json").write_text(json.dumps(make_items(12, seed=2)))
     return folder
-
-
-@pytest.fixture(scope="session")
-def commonsense_data() -> Path:
-    """The real files of LLM-Adapters, which are not part of the repository."""
-    data = Path(os.environ.get("MOSLORA_DATA", ROOT.parent / "shared" / "data"))
-    if not (data / "commonsense").is_dir():
-        pytest.skip(f"no real data in {data}: set MOSLORA_DATA")
-    return data
 
 
 @pytest.fixture(scope="session")

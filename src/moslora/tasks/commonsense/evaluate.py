@@ -48,7 +48,7 @@ def evaluate(config: CommonsenseEvalConfig) -> dict[str, Any]:
         RunError: the run is not finished, or the folder holds an evaluation with other settings or data.
         DataError: a benchmark's file is missing or cannot be used.
     """
-    record = _finished_run(config.run)
+    record = runs.finished_record(config.run)
     files = {name: _benchmark_file(config.data, name) for name in config.benchmarks}
     items = {name: read_items(path, needs=("instruction", "answer")) for name, path in files.items()}
     if config.limit:
@@ -59,16 +59,6 @@ def evaluate(config: CommonsenseEvalConfig) -> dict[str, Any]:
     if any(unanswered.values()):
         _answer(config, record["config"], folder, items, unanswered)
     return _write_scores(folder)
-
-
-def _finished_run(folder: Path) -> dict[str, Any]:
-    record = runs.read_json(folder / "run.json")
-    if record.get("status") != "done":
-        raise RunError(
-            f"The run in {folder} is not finished (status {record.get('status')!r}): repeat its `moslora train` "
-            "command to resume it first."
-        )
-    return record
 
 
 def _benchmark_file(data: Path, name: str) -> Path:
