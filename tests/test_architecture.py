@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "methods": {"adapter"},
     "report": {"runs"},
     "tasks": {"adapter", "checkpoint", "methods", "runs", "embedded"},
-    "cli": {"tasks", "report", "checkpoint", "runs", "methods", "embedded", "recipes"},
+    "compare": {"tasks", "methods", "runs", "report"},
+    "cli": {"compare", "tasks", "report", "checkpoint", "runs", "methods", "embedded", "recipes"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -235,7 +235,7 @@ class Run:
         if old is not None:
             refuse_differences(folder, old, record)
         folder.mkdir(parents=True, exist_ok=True)
-        run = cls(folder, old or record, old is not None, _lock(folder))
+        run = cls(folder, old or record, old is not None, lock_folder(folder))
         run.record |= {"status": "running", "versions": versions(), "git": git_state()}
         run.record.setdefault("started", now())
         for outcome in ("error", "finished", "seconds", "peak_memory"):
@@ -320,8 +320,12 @@ def _checkpoint_folders(folder: Path) -> list[Path]:
     return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.rpartition("-")[2]))
 
 
-def _lock(folder: Path) -> int | None:
-    """Lock the folder until this process ends, however it ends; returns what to close."""
+def lock_folder(folder: Path) -> int | None:
+    """Lock the folder until this process ends, however it ends; returns the descriptor to close.
+
+    Raises:
+        RunError: another process has locked it.
+    """
     if fcntl is None:
         return None
     descriptor = os.open(folder, os.O_RDONLY)

@@ -98,6 +98,8 @@ class CommonsenseEvalConfig:
     """Questions per batch."""
     base_only: bool = False
     """Measure the base model without the adapter, into RUN/eval-base."""
+    into: str = ""
+    """Folder of the run that is filled; unless given, `eval`, or `eval-base` with `base_only`."""
 
 
 def check(config: CommonsenseTrainConfig) -> None:

@@ -53,7 +53,7 @@ def evaluate(config: CommonsenseEvalConfig) -> dict[str, Any]:
     items = {name: read_items(path, needs=("instruction", "answer")) for name, path in files.items()}
     if config.limit:
         items = {name: each[: config.limit] for name, each in items.items()}
-    folder = config.run / ("eval-base" if config.base_only else "eval")
+    folder = config.run / (config.into or ("eval-base" if config.base_only else "eval"))
     _record_settings(folder, config, files, items)
     unanswered = {name: _unanswered(folder, name, len(each)) for name, each in items.items()}
     if any(unanswered.values()):
