@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import peft
 import torch
 
 from ... import runs
@@ -54,10 +53,10 @@ def evaluate(config: CommonsenseEvalConfig) -> dict[str, Any]:
     if config.limit:
         items = {name: each[: config.limit] for name, each in items.items()}
     folder = config.run / (config.into or ("eval-base" if config.base_only else "eval"))
-    _record_settings(folder, config, files, items)
+    _record_settings(folder, config, record, files, items)
     unanswered = {name: _unanswered(folder, name, len(each)) for name, each in items.items()}
     if any(unanswered.values()):
-        _answer(config, record["config"], folder, items, unanswered)
+        _answer(config, record, folder, items, unanswered)
     return _write_scores(folder)
 
 
@@ -73,13 +72,18 @@ def _benchmark_file(data: Path, name: str) -> Path:
 
 
 def _record_settings(
-    folder: Path, config: CommonsenseEvalConfig, files: dict[str, Path], items: dict[str, list[Item]]
+    folder: Path,
+    config: CommonsenseEvalConfig,
+    record: dict[str, Any],
+    files: dict[str, Path],
+    items: dict[str, list[Item]],
 ) -> None:
     """Write eval.json, or make sure that what is there agrees with it. More benchmarks may join later."""
+    trained = model.trained_folder(config.run, record)
     settings = {
         "num_beams": config.num_beams,
         "max_new_tokens": config.max_new_tokens,
-        "adapter": None if config.base_only else runs.fingerprint(config.run / "adapter")["sha256"],
+        "adapter": None if config.base_only else runs.fingerprint(trained)["sha256"],
     }
     data = {name: {"sha256": runs.file_sha256(path), "questions": len(items[name])} for name, path in files.items()}
     path = folder / "eval.json"
@@ -105,13 +109,14 @@ def _unanswered(folder: Path, name: str, count: int) -> list[int]:
 
 def _answer(
     config: CommonsenseEvalConfig,
-    trained: dict[str, Any],
+    record: dict[str, Any],
     folder: Path,
     items: dict[str, list[Item]],
     unanswered: dict[str, list[int]],
 ) -> None:
+    trained = record["config"]
     tokenizer = model.load_tokenizer(trained["model"], trained["trust_remote_code"])
-    adapted = _load(config, trained)
+    adapted = _load(config, record)
     with progress_bar() as bar:
         for name, indices in unanswered.items():
             words = answer_words(name, items[name])
@@ -135,11 +140,14 @@ def _answer(
             _unanswered(folder, name, len(items[name]))  # leaves the file in the order of the questions
 
 
-def _load(config: CommonsenseEvalConfig, trained: dict[str, Any]) -> "PreTrainedModel":
-    base = model.load_base(trained["model"], model.resolve_dtype(trained["dtype"]), trained["trust_remote_code"])
-    if not config.base_only:
-        base = peft.PeftModel.from_pretrained(base, str(config.run / "adapter"))
-    return base.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+def _load(config: CommonsenseEvalConfig, record: dict[str, Any]) -> "PreTrainedModel":
+    trained = record["config"]
+    dtype = model.resolve_dtype(trained["dtype"])
+    if config.base_only:
+        loaded = model.load_base(trained["model"], dtype, trained["trust_remote_code"])
+    else:
+        loaded = model.load_finished(config.run, record, dtype)
+    return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def _batches(

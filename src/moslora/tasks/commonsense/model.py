@@ -85,6 +85,37 @@ def load_base(model: str, dtype: "torch.dtype", trust_remote_code: bool = False)
         raise ConfigError(f"Cannot load the model {model!r}: {error}") from error
 
 
+def trained_folder(run: Path, record: dict[str, Any]) -> Path:
+    """What a run trained: RUN/adapter, or RUN/model where every parameter of the model was trained.
+
+    Args:
+        run: the run folder.
+        record: its run.json.
+    """
+    return run / ("model" if record["config"]["method"] == "full" else "adapter")
+
+
+def load_finished(run: Path, record: dict[str, Any], dtype: "torch.dtype") -> "PreTrainedModel":
+    """The model that a run trained, on the CPU: the base with its adapter, or the model with all its new weights.
+
+    Args:
+        run: folder of a finished run.
+        record: its run.json.
+        dtype: of the base; adapters stay as they were saved.
+
+    Raises:
+        ConfigError: the base model, or the trained one, cannot be loaded.
+    """
+    from peft import PeftModel
+
+    trained = record["config"]
+    folder = trained_folder(run, record)
+    if folder.name == "model":
+        return load_base(str(folder), dtype, trained["trust_remote_code"])
+    base = load_base(trained["model"], dtype, trained["trust_remote_code"])
+    return PeftModel.from_pretrained(base, str(folder))
+
+
 def resolve_dtype(name: str) -> "torch.dtype":
     """The dtype of a `dtype` setting; `auto` is bfloat16 on a GPU that has it, else float32."""
     import torch
