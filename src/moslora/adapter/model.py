@@ -14,6 +14,7 @@ from peft.utils.transformers_weight_conversion import (
 )
 from torch import Tensor, nn
 
+from ..errors import UnsupportedError
 from .config import MosLoraConfig
 from .fold import fold_adapter, fold_state_dict
 from .layers import MixedLayer, adopt_layer, mix, raw_shown
@@ -25,6 +26,7 @@ class MosLoraModel(LoraModel):
     """MoSLoRA for PEFT. Made by `get_peft_model(model, MosLoraConfig(...))`."""
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        _forbid_repacking(model)
         config = self.peft_config[adapter_name]
         if hasattr(getattr(model, "config", None), "model_type"):
             # PEFT maps the names of experts to transformers 5 for the type LORA only.
@@ -120,6 +122,27 @@ class MosLoraModel(LoraModel):
         embedding = self.model.get_input_embeddings()
         is_mixed = isinstance(getattr(embedding, "lora_embedding_B", None), MixedEmbeddingFactors)
         return embedding if is_mixed else None
+
+
+def _forbid_repacking(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on a CPU with AVX512-BF16.
+
+    It does so in the first forward pass in eval mode. Later training steps then lose the gradients that should flow
+    through these layers, and merging is corrupt, both without a word (bitsandbytes 0.50.2).
+
+    Raises:
+        UnsupportedError: a layer's weight is repacked already.
+    """
+    for name, module in model.named_modules():
+        if not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
+        module.support_avx512bf16_for_cpu = False
+        if getattr(getattr(module.weight, "quant_state", None), "packing_format_for_cpu", False):
+            raise UnsupportedError(
+                f"{name}: bitsandbytes has repacked this 4-bit weight for inference on the CPU, because the model has "
+                "run in eval mode. No gradient would flow through it. Load the model again and add the adapter before "
+                "the first forward pass."
+            )
 
 
 @contextlib.contextmanager
