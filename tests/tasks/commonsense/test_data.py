@@ -2,64 +2,12 @@ import gzip
 import json
 
 import pytest
-from transformers import AutoTokenizer
 
 from moslora.errors import DataError
-from moslora.tasks.commonsense.data import IGNORED, prepare, read_items, tokenize
-from moslora.tasks.commonsense.prompt import evaluation_prompt, training_prompt
+from moslora.tasks.commonsense.data import read_items
 from tests.helpers import data_folder
 
 ITEM = {"instruction": "Which one, number 3?", "input": "", "output": "the correct answer is answer3"}
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_model):
-    return AutoTokenizer.from_pretrained(tiny_model)
-
-
-def test_prompts_have_the_words_of_the_protocol_and_end_before_the_answer():
-    prompt = training_prompt("Do it.")
-    assert " ".join(prompt.split()) == (
-        "Below is an instruction that describes a task. Write a response that appropriately completes the request. "
-        "### Instruction: Do it. ### Response:"
-    )
-    assert "### Input:" in training_prompt("Do it.", "with this")
-    assert evaluation_prompt("Do it.").split() == prompt.split()
-    assert prompt.endswith("### Response:\n" + 16 * " ")
-
-
-def test_the_loss_covers_prompt_and_answer_or_the_answer_alone(tokenizer):
-    both = tokenize([ITEM], tokenizer, max_tokens=256, train_on_inputs=True)
-    answer = tokenize([ITEM], tokenizer, max_tokens=256, train_on_inputs=False)
-    assert both["input_ids"] == answer["input_ids"]
-    assert both["labels"] == both["input_ids"]
-    counted = [token for token in answer["labels"][0] if token != IGNORED]
-    assert tokenizer.decode(counted).strip() == "the correct answer is answer3</s>"
-
-
-def test_a_long_sample_loses_its_end_and_gets_no_end_of_text(tokenizer):
-    whole = tokenize([ITEM], tokenizer, max_tokens=256, train_on_inputs=True)["input_ids"][0]
-    cut = tokenize([ITEM], tokenizer, max_tokens=20, train_on_inputs=True)["input_ids"][0]
-    assert whole[-1] == tokenizer.eos_token_id
-    assert cut == whole[:20]
-
-
-def test_samples_without_a_visible_answer_are_dropped_and_counted(tokenizer):
-    long = {**ITEM, "instruction": "word " * 400}
-    split = prepare([ITEM, long, ITEM], tokenizer, max_tokens=256, train_on_inputs=False, validation_size=1, seed=0)
-    assert (len(split.train), len(split.validation), split.dropped) == (1, 1, 1)
-    with pytest.raises(DataError, match="nothing is left to train on"):
-        prepare([long], tokenizer, max_tokens=256, train_on_inputs=False, validation_size=0, seed=0)
-
-
-def test_the_held_out_samples_follow_the_seed(tokenizer):
-    items = [{**ITEM, "instruction": f"Number {number}?"} for number in range(30)]
-    chosen = [
-        prepare(items, tokenizer, max_tokens=256, train_on_inputs=True, validation_size=5, seed=seed).validation[:]
-        for seed in (1, 1, 2)
-    ]
-    assert chosen[0] == chosen[1]
-    assert chosen[0] != chosen[2]
 
 
 def test_all_real_files_are_read():

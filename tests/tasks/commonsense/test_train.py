@@ -18,8 +18,9 @@ from moslora import runs
 from moslora.errors import ConfigError, DataError, RunError
 from moslora.recipes import configure, load_recipe
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig
-from moslora.tasks.commonsense.data import prepare, read_items
+from moslora.tasks.commonsense.data import read_items
 from moslora.tasks.commonsense.model import load_tokenizer
+from moslora.tasks.commonsense.samples import prepare
 from moslora.tasks.commonsense.train import train
 from tests.helpers import relative_difference, run_stock_peft
 

@@ -27,10 +27,14 @@ class CommonsenseTrainConfig:
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
     """Layers that are adapted; `all-linear` for every one."""
 
+    prompt: Literal["authors", "chat"] = "authors"
+    """authors: the protocol's prompt. chat: the chat template of an Instruct model's tokenizer. Evaluation follows."""
     max_tokens: int = 256
     """Longer samples are cut at the end."""
     train_on_inputs: bool = True
     """Take the loss over prompt and answer, as the official protocol does, or over the answer alone."""
+    train_fraction: float = 1.0
+    """Share of the training samples that is used, in (0, 1]. With one seed, smaller shares are parts of larger ones."""
     validation_size: int = 0
     """Samples held out, whose loss is measured every `save_steps`."""
     keep_best: bool = False
@@ -116,6 +120,8 @@ def check(config: CommonsenseTrainConfig) -> None:
         for name in not_negative
         if getattr(config, name) < 0
     ]
+    if not 0 < config.train_fraction <= 1:
+        problems.append(f"train_fraction is {config.train_fraction}: it must be above 0 and at most 1")
     if not 0 <= config.dropout < 1:
         problems.append(f"dropout is {config.dropout}: it must be in [0, 1)")
     if not config.target_modules:

@@ -19,7 +19,7 @@ from ..progress import progress_bar
 from . import model
 from .config import CommonsenseEvalConfig
 from .data import Item, read_items
-from .prompt import evaluation_prompt
+from .prompt import evaluation_ids, stop_ids
 from .score import answer_words, extract_answer, score
 
 if TYPE_CHECKING:
@@ -117,12 +117,14 @@ def _answer(
     trained = record["config"]
     tokenizer = model.load_tokenizer(trained["model"], trained["trust_remote_code"])
     adapted = _load(config, record)
+    prompt = trained.get("prompt", "authors")  # runs of 0.1 did not say
+    adapted.generation_config.eos_token_id = stop_ids(tokenizer, prompt)
     with progress_bar() as bar:
         for name, indices in unanswered.items():
             words = answer_words(name, items[name])
             task = bar.add_task(name, total=len(items[name]), completed=len(items[name]) - len(indices), note="")
             right = done = 0
-            for batch in _batches(items[name], indices, tokenizer, config.batch_size):
+            for batch in _batches(items[name], indices, tokenizer, prompt, config.batch_size):
                 outputs = _generate(adapted, tokenizer, batch, config)
                 rows = [
                     {
@@ -151,11 +153,10 @@ def _load(config: CommonsenseEvalConfig, record: dict[str, Any]) -> "PreTrainedM
 
 
 def _batches(
-    items: list[Item], indices: Sequence[int], tokenizer: "PreTrainedTokenizerBase", batch_size: int
+    items: list[Item], indices: Sequence[int], tokenizer: "PreTrainedTokenizerBase", prompt: str, batch_size: int
 ) -> Iterator[list[Question]]:
     """Batches of questions of about one length, the longest first, so that memory runs out at once or never."""
-    prompts = [evaluation_prompt(items[index]["instruction"], items[index]["input"]) for index in indices]
-    ids = tokenizer(prompts)["input_ids"]
+    ids = evaluation_ids([items[index] for index in indices], tokenizer, prompt)
     questions = [Question(index, row, items[index]["answer"]) for index, row in zip(indices, ids, strict=True)]
     questions.sort(key=lambda question: (-len(question.ids), question.number))
     for start in range(0, len(questions), batch_size):
@@ -184,7 +185,6 @@ def _generate(
             top_p=None,
             top_k=None,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
         )
     except torch.OutOfMemoryError as error:
         raise RunError(

@@ -13,7 +13,7 @@ from ... import methods, runs
 from ...adapter import kernels_used
 from ...errors import ConfigError
 from .. import trainer as training
-from . import data, model
+from . import data, model, samples
 from .config import CommonsenseTrainConfig, check
 
 if TYPE_CHECKING:
@@ -89,12 +89,14 @@ def attach_adapter(base: "PreTrainedModel", config: CommonsenseTrainConfig) -> "
 
 def _train(config: CommonsenseTrainConfig, items: list[data.Item], run: runs.Run) -> None:
     tokenizer = model.load_tokenizer(config.model, config.trust_remote_code)
-    split = data.prepare(
+    split = samples.prepare(
         items,
         tokenizer,
+        prompt=config.prompt,
         max_tokens=config.max_tokens,
         train_on_inputs=config.train_on_inputs,
         validation_size=config.validation_size,
+        fraction=config.train_fraction,
         seed=runs.stream_seed(config.seed, "data"),
     )
     base = model.load_base(config.model, model.resolve_dtype(config.dtype), config.trust_remote_code)
@@ -102,7 +104,11 @@ def _train(config: CommonsenseTrainConfig, items: list[data.Item], run: runs.Run
     trainable, total = adapted.get_nb_trainable_parameters()
     run.record |= {
         "parameters": {"trainable": trainable, "total": total},
-        "samples": {"train": len(split.train), "validation": config.validation_size, "dropped": split.dropped},
+        "samples": {
+            "train": len(split.train),
+            "validation": len(split.validation) if split.validation else 0,
+            "dropped": split.dropped,
+        },
     }
     run.save()
     trainer = transformers.Trainer(

@@ -1,0 +1,181 @@
+"""From questions to tokenized samples: held-out samples, fractions of the rest, token ids and labels."""
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ... import runs
+from ...checkpoint.progress import track
+from ...errors import ConfigError, DataError
+from .data import Item
+from .prompt import chat_ids, training_prompt
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # label of a token that the loss leaves out
+CHUNK = 2000  # samples tokenized at once: large enough for the tokenizer's threads, small enough for a bar that moves
+
+
+class Split(NamedTuple):
+    """Tokenized samples, with columns input_ids, attention_mask and labels."""
+
+    train: "Dataset"
+    validation: "Dataset | None"
+    dropped: int  # samples whose answer was cut off whole, where the loss is over the answer alone
+
+
+class Selection(NamedTuple):
+    """Items of a run."""
+
+    train: list[Item]
+    validation: list[Item]
+
+
+def select(items: list[Item], *, validation_size: int, fraction: float, seed: int) -> Selection:
+    """Hold items out, and take a fraction of the rest.
+
+    Items are drawn by the rank of a hash of seed and text, so the choice depends neither on the order of the files nor
+    on the tokenizer; with one seed, a smaller fraction is part of every larger one, and all hold out the same items.
+
+    Args:
+        items: of all training files.
+        validation_size: items held out.
+        fraction: of the others, in (0, 1]; rounded to the nearest number of items, at least one.
+        seed: of the stream "data".
+
+    Returns:
+        both in the order of `items`.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    rest = len(items) - validation_size
+    if rest <= 0:
+        raise DataError(
+            f"{len(items)} samples, of which {validation_size} are to be held out: nothing is left to train on. Give "
+            "more data or a smaller validation_size."
+        )
+    ranked = sorted(range(len(items)), key=lambda number: _rank(items[number], seed))
+    end = validation_size + max(1, round(fraction * rest))
+    held_out, chosen = ranked[:validation_size], ranked[validation_size:end]
+    return Selection([items[number] for number in sorted(chosen)], [items[number] for number in sorted(held_out)])
+
+
+def _rank(item: Item, seed: int) -> bytes:
+    text = "\0".join((str(seed), item["instruction"], item["input"], item["output"]))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def tokenize(
+    items: list[Item],
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    prompt: str = "authors",
+    max_tokens: int,
+    train_on_inputs: bool,
+) -> dict[str, list[list[int]]]:
+    """Token ids and labels of prompts with their answers.
+
+    A sample longer than `max_tokens` loses its end. A shorter one of the authors' form gets the end-of-text token if it
+    has none; a chat template ends the turn itself.
+
+    Returns:
+        input_ids, attention_mask and labels, one list a sample; labels of ignored tokens are -100.
+
+    Raises:
+        ConfigError: `chat` with a tokenizer whose template is missing or writes an answer into a changed prompt.
+    """
+    rows = _chat_rows(items, tokenizer) if prompt == "chat" else _authors_rows(items, tokenizer, max_tokens)
+    rows = [(ids[:max_tokens], answer[:max_tokens]) for ids, answer in rows]
+    labels = [
+        [token if counts or train_on_inputs else IGNORED for token, counts in zip(ids, answer, strict=True)]
+        for ids, answer in rows
+    ]
+    ids = [row for row, _ in rows]
+    return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids], "labels": labels}
+
+
+def _authors_rows(
+    items: list[Item], tokenizer: "PreTrainedTokenizerBase", max_tokens: int
+) -> list[tuple[list[int], list[bool]]]:
+    """Token ids, and which of them belong to the answer."""
+    prompts = [training_prompt(item["instruction"], item["input"]) for item in items]
+    texts = [prompt + item["output"] for prompt, item in zip(prompts, items, strict=True)]
+    tokens = tokenizer(texts, truncation=True, max_length=max_tokens, return_offsets_mapping=True)
+    rows = []
+    for prompt, ids, offsets in zip(prompts, tokens["input_ids"], tokens["offset_mapping"], strict=True):
+        row = list(ids)
+        # A token that holds both the last blank of the prompt and the first letter of the answer is the answer's.
+        answer = [end > len(prompt) for _, end in offsets]
+        if row[-1] == tokenizer.eos_token_id:
+            answer[-1] = True  # the tokenizer's own: it has no place in the text
+        elif len(row) < max_tokens:
+            row.append(tokenizer.eos_token_id)
+            answer.append(True)
+        rows.append((row, answer))
+    return rows
+
+
+def _chat_rows(items: list[Item], tokenizer: "PreTrainedTokenizerBase") -> list[tuple[list[int], list[bool]]]:
+    """Token ids, and which of them follow the prompt that evaluation shows."""
+    rows = []
+    asked, answered = chat_ids(items, tokenizer), chat_ids(items, tokenizer, answered=True)
+    for item, prompt, row in zip(items, asked, answered, strict=True):
+        if row[: len(prompt)] != prompt:
+            raise ConfigError(
+                f"The tokenizer's chat template writes another prompt once the answer is there (found for "
+                f"{item['instruction'][:60]!r}): what is trained would not be what evaluation asks. Use --prompt "
+                "authors or another chat template."
+            )
+        rows.append((row, [number >= len(prompt) for number in range(len(row))]))
+    return rows
+
+
+def prepare(
+    items: list[Item],
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    prompt: str = "authors",
+    max_tokens: int,
+    train_on_inputs: bool,
+    validation_size: int,
+    fraction: float = 1.0,
+    seed: int,
+) -> Split:
+    """`select`, then `tokenize`, with a bar on stderr if it takes long.
+
+    Raises:
+        DataError: nothing is left to train on, or to validate with.
+        ConfigError: see `tokenize`.
+    """
+    selection = select(items, validation_size=validation_size, fraction=fraction, seed=seed)
+
+    def tokens(chunk: list[Item]) -> dict[str, list[list[int]]]:
+        return tokenize(chunk, tokenizer, prompt=prompt, max_tokens=max_tokens, train_on_inputs=train_on_inputs)
+
+    train, validation = (_dataset(half, tokens) for half in selection)
+    kept = len(train) + len(validation)
+    if not len(train) or (validation_size and not len(validation)):
+        raise DataError(
+            f"{kept} of {sum(map(len, selection))} samples have an answer within {max_tokens} tokens: nothing is left "
+            f"to {'validate with' if len(train) else 'train on'}. Give more data or more max_tokens."
+        )
+    return Split(train, validation if validation_size else None, sum(map(len, selection)) - kept)
+
+
+def _dataset(items: list[Item], tokens: Callable[[list[Item]], dict[str, list[list[int]]]]) -> "Dataset":
+    """The samples that have a label. They are held in memory: 170 thousand take about 200 MB."""
+    from datasets import Dataset, Features, List, Value, concatenate_datasets
+
+    kinds = {"input_ids": "int32", "attention_mask": "int8", "labels": "int32"}
+    features = Features({name: List(Value(kind)) for name, kind in kinds.items()})
+    parts = [Dataset.from_dict({name: [] for name in kinds}, features=features)]
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    for chunk in track(chunks, len(chunks), "tokenize") if runs.is_main_process() else chunks:
+        columns = tokens(chunk)
+        kept = [number for number, row in enumerate(columns["labels"]) if any(label != IGNORED for label in row)]
+        rows = {name: [columns[name][number] for number in kept] for name in kinds}
+        parts.append(Dataset.from_dict(rows, features=features))
+    return concatenate_datasets(parts)
