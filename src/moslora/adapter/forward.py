@@ -103,10 +103,12 @@ def _read(layer: "MixedLayer", names: list[str], kernels: list[Kernel]) -> "list
             return f"with {type(layer.lora_variant[name]).__name__}"
         down, up, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
         for module in (down, up):
-            if type(module) not in _PLAIN or module._forward_hooks or module._forward_pre_hooks:
+            if type(module) not in _PLAIN:
                 return f"with the factor {type(module).__name__}, which is not a plain one"
             if not all(is_whole(parameter) for parameter in module._parameters.values() if parameter is not None):
                 return "with sharded parameters, which only a call of their own module gathers"
+            if module._forward_hooks or module._forward_pre_hooks:
+                return "with a hook on a factor, which only a call of that factor runs"
         if up.bias is not None:
             return "with lora_bias"
         if type(dropout) not in (nn.Dropout, nn.Identity):
