@@ -48,7 +48,7 @@ def evaluate(config: CommonsenseEvalConfig) -> dict[str, Any]:
         DataError: a benchmark's file is missing or cannot be used.
     """
     record = runs.finished_record(config.run)
-    files = {name: _benchmark_file(config.data, name) for name in config.benchmarks}
+    files = {name: benchmark_file(config.data, name) for name in config.benchmarks}
     items = {name: read_items(path, needs=("instruction", "answer")) for name, path in files.items()}
     if config.limit:
         items = {name: each[: config.limit] for name, each in items.items()}
@@ -60,7 +60,12 @@ def evaluate(config: CommonsenseEvalConfig) -> dict[str, Any]:
     return _write_scores(folder)
 
 
-def _benchmark_file(data: Path, name: str) -> Path:
+def benchmark_file(data: Path, name: str) -> Path:
+    """The file DATA/NAME/test.json or test.json.gz.
+
+    Raises:
+        DataError: there is none.
+    """
     for suffix in (".json", ".json.gz"):
         if (path := data / name / f"test{suffix}").is_file():
             return path
