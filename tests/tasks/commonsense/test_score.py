@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moslora.errors import DataError
-from moslora.tasks.commonsense.score import ANSWER_WORDS, answer_words, extract_answer, score, wilson_interval
+from moslora.tasks.commonsense.score import answer_words, extract_answer, score, settled_answer, wilson_interval
 from tests.helpers import data_folder
 
 BENCHMARK_OF_FILE = {
@@ -27,7 +27,7 @@ def _real_outputs() -> dict[Path, list[dict]]:
 def test_every_real_answer_and_running_total_is_reproduced():
     outputs = _real_outputs()
     for file, rows in outputs.items():
-        words = ANSWER_WORDS[BENCHMARK_OF_FILE[file.name.removesuffix(".jsonl.gz").rpartition("_")[2]]]
+        words = answer_words(BENCHMARK_OF_FILE[file.name.removesuffix(".jsonl.gz").rpartition("_")[2]], ())
         correct = 0
         for row in rows:
             prediction = extract_answer(row["output"], words)

@@ -9,19 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import DataError
+from .benchmarks import BENCHMARKS, find_benchmark
 
-_ANSWERS = ("answer1", "answer2", "answer3", "answer4", "answer5")
-# The protocol looks for all of these, also where a question offers fewer.
-ANSWER_WORDS: dict[str, tuple[str, ...]] = {
-    "boolq": ("true", "false"),
-    "piqa": ("solution1", "solution2"),
-    "social_i_qa": _ANSWERS,
-    "ARC-Challenge": _ANSWERS,
-    "ARC-Easy": _ANSWERS,
-    "openbookqa": _ANSWERS,
-    "hellaswag": ("ending1", "ending2", "ending3", "ending4"),
-    "winogrande": ("option1", "option2"),
-}
 _FORMAT = re.compile(r"Answer format:\s*(\S+)")
 
 
@@ -43,20 +32,36 @@ def answer_words(benchmark: str, items: Iterable[Mapping[str, str]]) -> tuple[st
     Raises:
         DataError: another name, and the items do not say.
     """
-    if benchmark in ANSWER_WORDS:
-        return ANSWER_WORDS[benchmark]
+    if row := find_benchmark(benchmark):
+        return row.words
     words: dict[str, None] = {}
     for item in items:
-        offered = _FORMAT.search(item["instruction"])
-        words |= dict.fromkeys(offered.group(1).split("/") if offered else [])
-        words |= dict.fromkeys([item["answer"]])
+        words |= dict.fromkeys([*offered_words(item), item["answer"]])
     words.pop("", None)
     if not words:
+        names = ", ".join(row.name for row in BENCHMARKS)
         raise DataError(
-            f"The answers of benchmark {benchmark!r} are unknown: expected one of {', '.join(ANSWER_WORDS)}, or items "
+            f"The answers of benchmark {benchmark!r} are unknown: expected one of {names}, or items "
             "with 'Answer format: a/b/c' in the instruction or an 'answer'."
         )
     return tuple(words)
+
+
+def offered_words(item: Mapping[str, str]) -> tuple[str, ...]:
+    """The options that a question names in its `Answer format: a/b/c`; none if it names none."""
+    offered = _FORMAT.search(item["instruction"])
+    return tuple(offered.group(1).split("/")) if offered else ()
+
+
+def question_options(item: Mapping[str, str], words: Sequence[str]) -> tuple[str, ...]:
+    """The options of one question: those it names, else all `words` of the benchmark."""
+    return offered_words(item) or tuple(words)
+
+
+def chance(items: Iterable[Mapping[str, str]], words: Sequence[str]) -> float:
+    """Expected accuracy of a guess among each question's options, in (0, 1]."""
+    shares = [1 / len(question_options(item, words)) for item in items]
+    return sum(shares) / len(shares)
 
 
 def extract_answer(output: str, words: Sequence[str]) -> str:
@@ -64,6 +69,24 @@ def extract_answer(output: str, words: Sequence[str]) -> str:
     # The longer word first, so that answer10 is not read as answer1.
     found = re.search("|".join(map(re.escape, sorted(words, key=len, reverse=True))), output)
     return found.group() if found else ""
+
+
+def settled_answer(output: str, words: Sequence[str]) -> str:
+    """What `extract_answer` gives for the output and for every text that begins with it; empty while that is open.
+
+    It is open while no word has come up, and while one that has could still turn out to be part of a longer one:
+    of `answer1` and `answer12`, "answer1" settles nothing, and "answer1 " does.
+    """
+    answer = extract_answer(output, words)
+    if not answer:
+        return ""
+    start = output.index(answer)
+    for begin in range(max(0, len(output) - max(map(len, words)) + 1), start + 1):
+        rest = output[begin:]
+        longer = (word for word in words if len(word) > len(rest) and word.startswith(rest))
+        if any(begin < start or len(word) > len(answer) for word in longer):
+            return ""
+    return answer
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.959964) -> Interval:
