@@ -47,7 +47,7 @@ class Command:
         start = time.perf_counter()
         data = self.out / "data"
         write_questions(data)
-        evaluation = ("--data", data, "--benchmarks", *BENCHMARKS, "--num-beams", "1")
+        evaluation = ("--data", data, "--benchmarks", *BENCHMARKS, "--decoding", "greedy")
         for method in METHODS:
             _train(data, method, self.out / method)
             _moslora("eval", "commonsense", "--run", self.out / method, *evaluation)

@@ -29,7 +29,7 @@ def test_train_on_arc_easy_and_answer_openbookqa(tmp_path, capsys):
     assert losses[-1] < 0.5 * losses[0]
 
     words = ["eval", "commonsense", "--run", str(out), "--data", str(data), "--benchmarks", "openbookqa"]
-    assert main([*words, "--limit", "40", "--num-beams", "1", "--max-new-tokens", "12"]) == 0
+    assert main([*words, "--limit", "40", "--decoding", "greedy", "--max-new-tokens", "12"]) == 0
     rows = runs.read_rows(out / "eval" / "predictions" / "openbookqa.jsonl")
     assert len(rows) == 40
     assert {row["label"] for row in rows} == {"answer1", "answer2", "answer3", "answer4"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moslora.errors import DataError
-from moslora.tasks.commonsense.score import answer_words, extract_answer, score, settled_answer, wilson_interval
+from moslora.tasks.commonsense.score import answer_words, extract_answer, score, wilson_interval
 from tests.helpers import data_folder
 
 BENCHMARK_OF_FILE = {

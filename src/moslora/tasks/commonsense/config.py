@@ -92,10 +92,14 @@ class CommonsenseEvalConfig:
     """Folder that holds BENCHMARK/test.json or test.json.gz for every benchmark."""
     benchmarks: tuple[str, ...]
     """The paper's boolq piqa social_i_qa hellaswag winogrande ARC-Easy ARC-Challenge openbookqa, or your own."""
-    num_beams: int = 4
-    """Beams of the search; 1 is greedy and faster."""
+    decoding: Literal["authors", "greedy", "ranking"] = "authors"
+    """authors: beam search with 4 beams; greedy; or ranking: the option that the model finds likeliest."""
     max_new_tokens: int = 32
     """Tokens generated at most."""
+    early_stop: bool = True
+    """End a question once nothing can change its answer; otherwise transformers generates all of the text."""
+    merge: Literal["auto", "yes", "no"] = "auto"
+    """Fold the adapter into the base first, which is faster; auto: where that is exact, in float32."""
     limit: int = 0
     """Only the first questions of each benchmark; 0 takes all."""
     batch_size: int = 16

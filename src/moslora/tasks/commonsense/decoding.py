@@ -140,7 +140,8 @@ def _settle(searches: list[_Search], tokenizer: "PreTrainedTokenizerBase", words
         (extract_answer, [each.complete for each in searches]),
     ):
         asked = [(beams, place) for beams in lists for place, beam in enumerate(beams) if not beam.answer]
-        texts = tokenizer.batch_decode([beams[place].tokens for beams, place in asked], skip_special_tokens=True)
+        tokens = [beams[place].tokens for beams, place in asked]
+        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokens else []
         for (beams, place), text in zip(asked, texts, strict=True):
             # The bytes of a character that is cut in two are decoded to a mark that will not stay.
             answer = read(text.rstrip("\N{REPLACEMENT CHARACTER}"), words)

@@ -3,35 +3,29 @@
     RUN/eval/eval.json                      settings and hashes of adapter and data
     RUN/eval/predictions/<benchmark>.jsonl  index, output, prediction and label of every question
     RUN/eval/scores.json                    accuracies
+    RUN/eval/unparsed.md                    outputs without an answer word
 
 Every batch reaches the disk before the next begins, so an interrupted evaluation goes on where it stopped.
 """
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ... import runs
-from ...errors import DataError, RunError
+from ...errors import DataError, UnsupportedError
 from ..progress import progress_bar
 from . import model
+from .answering import Answerer
+from .benchmarks import content_sha256, find_benchmark, is_published
 from .config import CommonsenseEvalConfig
 from .data import Item, read_items
-from .prompt import evaluation_ids, stop_ids
-from .score import answer_words, extract_answer, score
+from .outcome import predictions_file, write_scores
+from .score import answer_words, chance
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-class Question(NamedTuple):
-    """One item, ready for the model."""
-
-    number: int
-    ids: list[int]
-    label: str
+    from transformers import PreTrainedModel
 
 
 def evaluate(config: CommonsenseEvalConfig) -> dict[str, Any]:
@@ -41,23 +35,29 @@ def evaluate(config: CommonsenseEvalConfig) -> dict[str, Any]:
         config: all settings.
 
     Returns:
-        the content of scores.json: `benchmarks` (name -> `score.score`) and `mean`, their unweighted mean accuracy.
+        the content of scores.json, see `outcome.write_scores`.
 
     Raises:
         RunError: the run is not finished, or the folder holds an evaluation with other settings or data.
         DataError: a benchmark's file is missing or cannot be used.
+        UnsupportedError: the model or its adapter cannot be used with these settings.
     """
     record = runs.finished_record(config.run)
     files = {name: benchmark_file(config.data, name) for name in config.benchmarks}
     items = {name: read_items(path, needs=("instruction", "answer")) for name, path in files.items()}
     if config.limit:
         items = {name: each[: config.limit] for name, each in items.items()}
-    folder = config.run / (config.into or ("eval-base" if config.base_only else "eval"))
+    folder = results_folder(config)
     _record_settings(folder, config, record, files, items)
     unanswered = {name: _unanswered(folder, name, len(each)) for name, each in items.items()}
     if any(unanswered.values()):
         _answer(config, record, folder, items, unanswered)
-    return _write_scores(folder)
+    return write_scores(folder)
+
+
+def results_folder(config: CommonsenseEvalConfig) -> Path:
+    """The folder that an evaluation fills."""
+    return config.run / (config.into or ("eval-base" if config.base_only else "eval"))
 
 
 def benchmark_file(data: Path, name: str) -> Path:
@@ -86,11 +86,12 @@ def _record_settings(
     """Write eval.json, or make sure that what is there agrees with it. More benchmarks may join later."""
     trained = model.trained_folder(config.run, record)
     settings = {
-        "num_beams": config.num_beams,
-        "max_new_tokens": config.max_new_tokens,
+        "decoding": config.decoding,
+        "max_new_tokens": None if config.decoding == "ranking" else config.max_new_tokens,
+        "merged": _merges(config, record),
         "adapter": None if config.base_only else runs.fingerprint(trained)["sha256"],
     }
-    data = {name: {"sha256": runs.file_sha256(path), "questions": len(items[name])} for name, path in files.items()}
+    data = {name: _describe(name, path, items[name]) for name, path in files.items()}
     path = folder / "eval.json"
     if path.exists():
         old = runs.read_json(path)
@@ -99,13 +100,21 @@ def _record_settings(
     runs.write_json(path, {"settings": settings, "data": data})
 
 
-def _predictions(folder: Path, name: str) -> Path:
-    return folder / "predictions" / f"{name}.jsonl"
+def _describe(name: str, path: Path, items: list[Item]) -> dict[str, Any]:
+    """What is recorded of a benchmark: which questions, and what guessing would reach on them."""
+    row, sha256 = find_benchmark(name), content_sha256(path)
+    return {
+        "questions": len(items),
+        "chance": chance(items, answer_words(name, items)),
+        "version": row.version if row else None,
+        "sha256": sha256,
+        "published": is_published(name, sha256),
+    }
 
 
 def _unanswered(folder: Path, name: str, count: int) -> list[int]:
     """Indices of the questions that have no prediction yet; cuts off what a crash left half-written."""
-    path = _predictions(folder, name)
+    path = predictions_file(folder, name)
     rows = runs.read_rows(path)
     if path.exists():
         runs.rewrite_rows(path, sorted(rows, key=lambda row: row["index"]))
@@ -120,31 +129,34 @@ def _answer(
     unanswered: dict[str, list[int]],
 ) -> None:
     trained = record["config"]
-    tokenizer = model.load_tokenizer(trained["model"], trained["trust_remote_code"])
-    adapted = _load(config, record)
-    prompt = trained.get("prompt", "authors")  # runs of 0.1 did not say
-    adapted.generation_config.eos_token_id = stop_ids(tokenizer, prompt)
+    answerer = Answerer(
+        _load(config, record),
+        model.load_tokenizer(trained["model"], trained["trust_remote_code"]),
+        decoding=config.decoding,
+        prompt=trained.get("prompt", "authors"),  # runs of 0.1 did not say
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        early_stop=config.early_stop,
+    )
     with progress_bar() as bar:
         for name, indices in unanswered.items():
             words = answer_words(name, items[name])
             task = bar.add_task(name, total=len(items[name]), completed=len(items[name]) - len(indices), note="")
             right = done = 0
-            for batch in _batches(items[name], indices, tokenizer, prompt, config.batch_size):
-                outputs = _generate(adapted, tokenizer, batch, config)
-                rows = [
-                    {
-                        "index": question.number,
-                        "output": output,
-                        "prediction": extract_answer(output, words),
-                        "label": question.label,
-                    }
-                    for question, output in zip(batch, outputs, strict=True)
-                ]
-                runs.append_rows(_predictions(folder, name), rows)
+            for rows in answerer.answer(items[name], words, indices):
+                runs.append_rows(predictions_file(folder, name), rows)
                 right += sum(row["prediction"] == row["label"] for row in rows)
                 done += len(rows)
                 bar.update(task, advance=len(rows), note=f"accuracy {right / done:.1%}")
             _unanswered(folder, name, len(items[name]))  # leaves the file in the order of the questions
+
+
+def _merges(config: CommonsenseEvalConfig, record: dict[str, Any]) -> bool:
+    """Whether there is an adapter that is to be folded into the base."""
+    if config.base_only or model.trained_folder(config.run, record).name != "adapter":
+        return False
+    exact = model.resolve_dtype(record["config"]["dtype"]) == torch.float32
+    return config.merge == "yes" or (config.merge == "auto" and exact)
 
 
 def _load(config: CommonsenseEvalConfig, record: dict[str, Any]) -> "PreTrainedModel":
@@ -154,57 +166,15 @@ def _load(config: CommonsenseEvalConfig, record: dict[str, Any]) -> "PreTrainedM
         loaded = model.load_base(trained["model"], dtype, trained["trust_remote_code"])
     else:
         loaded = model.load_finished(config.run, record, dtype)
+    if _merges(config, record):
+        loaded = _merged(loaded, config)
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def _batches(
-    items: list[Item], indices: Sequence[int], tokenizer: "PreTrainedTokenizerBase", prompt: str, batch_size: int
-) -> Iterator[list[Question]]:
-    """Batches of questions of about one length, the longest first, so that memory runs out at once or never."""
-    ids = evaluation_ids([items[index] for index in indices], tokenizer, prompt)
-    questions = [Question(index, row, items[index]["answer"]) for index, row in zip(indices, ids, strict=True)]
-    questions.sort(key=lambda question: (-len(question.ids), question.number))
-    for start in range(0, len(questions), batch_size):
-        yield questions[start : start + batch_size]
-
-
-@torch.inference_mode()
-def _generate(
-    adapted: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    batch: list[Question],
-    config: CommonsenseEvalConfig,
-) -> list[str]:
-    """The continuation of each prompt of the batch, without special tokens."""
-    inputs = tokenizer.pad(
-        {"input_ids": [question.ids for question in batch]}, padding_side="left", return_tensors="pt"
-    )
-    inputs = inputs.to(adapted.device)
+def _merged(adapted: Any, config: CommonsenseEvalConfig) -> "PreTrainedModel":
     try:
-        tokens = adapted.generate(
-            **inputs,
-            num_beams=config.num_beams,
-            max_new_tokens=config.max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"Out of memory with {len(batch)} questions of {inputs['input_ids'].shape[1]} tokens and "
-            f"{config.num_beams} beams. What is answered is kept: repeat the command with "
-            f"--batch-size {max(1, len(batch) // 2)}."
-        ) from error
-    return tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-
-def _write_scores(folder: Path) -> dict[str, Any]:
-    """Score every benchmark that is answered to the end, also those of earlier commands."""
-    data = runs.read_json(folder / "eval.json")["data"]
-    predictions = {name: runs.read_rows(_predictions(folder, name)) for name in data}
-    benchmarks = {name: score(rows) for name, rows in predictions.items() if len(rows) == data[name]["questions"]}
-    scores = {"benchmarks": benchmarks, "mean": sum(each["accuracy"] for each in benchmarks.values()) / len(benchmarks)}
-    runs.write_json(folder / "scores.json", scores)
-    return scores
+        return adapted.merge_and_unload()
+    except (AttributeError, NotImplementedError) as error:
+        if config.merge == "auto":
+            return adapted
+        raise UnsupportedError(f"This kind of adapter cannot be merged: {error}. Choose --merge auto or no.") from error

@@ -9,7 +9,6 @@ longer one could never win.
 The shared tokens are read once for all options, and so are the options' own (`branches.Branches`).
 """
 
-import os.path
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,9 +52,10 @@ def tokenize_choice(
     else:
         question = evaluation_prompt(item["instruction"], item["input"])
         texts = tokenizer([question + answer for answer in answers])["input_ids"]
-    shared = len(os.path.commonprefix(texts))
+    columns = enumerate(zip(*texts, strict=False))
+    shared = next((place for place, column in columns if len(set(column)) > 1), min(map(len, texts)))
     own = [text[shared:] for text in texts]
-    if any(a is not b and a == b[: len(a)] for a in own for b in own):
+    if any(not a or (a is not b and a == b[: len(a)]) for a in own for b in own):
         own = [[*tokens, tokenizer.eos_token_id] for tokens in own]
     return Choice(texts[0][:shared], own)
 

@@ -104,8 +104,12 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> Interval:
     return Interval(max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))
 
 
-def score(predictions: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Accuracy of rows with `prediction` and `label`; an empty prediction counts as wrong and as unanswered."""
+def score(predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracy of rows with `prediction` and `label`.
+
+    An empty prediction counts as wrong and as unanswered. `tied` counts the rows whose best two `scores` are equal:
+    the first of the options is then the prediction, whatever the label.
+    """
     correct = sum(row["prediction"] == row["label"] for row in predictions)
     low, high = wilson_interval(correct, len(predictions))
     return {
@@ -113,6 +117,11 @@ def score(predictions: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         "correct": correct,
         "n": len(predictions),
         "unanswered": sum(not row["prediction"] for row in predictions),
+        "tied": sum(_tied(row.get("scores", {})) for row in predictions),
         "interval": [low, high],
         "interval_method": "Wilson 95 %",
     }
+
+
+def _tied(scores: Mapping[str, float]) -> bool:
+    return list(scores.values()).count(max(scores.values(), default=0.0)) > 1
