@@ -8,7 +8,7 @@ import pytest
 
 from moslora import runs
 from moslora.errors import DataError, RunError
-from moslora.report.figures import _smooth, draw_accuracies, draw_losses
+from moslora.report.figures import draw_accuracies, draw_losses, smooth
 from moslora.report.summary import markdown, summarize, summarize_base, table
 
 
@@ -53,7 +53,7 @@ def test_figures_show_every_run(run, tmp_path, suffix):
     draw_accuracies([summarize_base(run), summarize(run)], accuracies)
     assert min(losses.stat().st_size, accuracies.stat().st_size) > 5000
     if suffix == ".svg":
-        assert all(f"<!-- {word} -->" in accuracies.read_text() for word in ("base model", "moslora", "boolq", "piqa"))
+        assert all(f">{word}<" in accuracies.read_text() for word in ("base model", "moslora", "boolq", "piqa"))
 
 
 def test_a_run_without_losses_cannot_be_drawn(run, tmp_path):
@@ -63,8 +63,8 @@ def test_a_run_without_losses_cannot_be_drawn(run, tmp_path):
 
 
 def test_the_smoothed_line_is_unbiased_from_the_start():
-    assert _smooth([3.0, 3.0, 3.0]) == pytest.approx([3.0, 3.0, 3.0])
-    assert _smooth([4.0])[0] == pytest.approx(4.0)
+    assert smooth([3.0, 3.0, 3.0]) == pytest.approx([3.0, 3.0, 3.0])
+    assert smooth([4.0])[0] == pytest.approx(4.0)
 
 
 def test_reports_need_no_torch():

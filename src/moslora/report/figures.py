@@ -1,26 +1,43 @@
-"""Figures of run folders: losses over steps, accuracies with their intervals. Needs no screen and no torch."""
+"""Figures of runs: losses over steps, accuracies with their intervals. Needs no screen and no torch."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import runs
 from ..errors import DataError
+from .canvas import WIDTH, canvas, drawing, panels, save, shortened
+from .colours import look
 from .summary import Summary
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-BASE_COLOUR = "#000000"
 SMOOTHING = 0.6  # weight of the past in the exponential mean that is drawn over the raw losses
+MOST_POINTS = 150  # of a line, in a figure; the CSV beside it holds all
+
+
+class Curve(NamedTuple):
+    """Logged training losses of one run."""
+
+    steps: list[int]
+    losses: list[float]  # nats per token
+
+
+def read_curve(folder: Path) -> Curve:
+    """What a run has logged.
+
+    Raises:
+        DataError: a run has logged nothing.
+    """
+    rows = [row for row in runs.read_rows(folder / "metrics.jsonl") if "loss" in row]
+    if not rows:
+        raise DataError(f"{folder / 'metrics.jsonl'} holds no losses: train for at least `logging_steps` steps.")
+    return Curve([row["step"] for row in rows], [row["loss"] for row in rows])
 
 
 def draw_losses(folders: Mapping[str, Path], out: Path) -> None:
-    """Training loss over optimizer steps, one line a run: the logged values faint, their exponential mean strong.
+    """`losses_figure` of one run a label, as a file.
 
     Args:
         folders: label -> run folder.
@@ -29,69 +46,95 @@ def draw_losses(folders: Mapping[str, Path], out: Path) -> None:
     Raises:
         DataError: a run has logged nothing.
     """
-    figure, axes = _canvas(6.4, 4.0)
-    for (label, folder), colour in zip(folders.items(), itertools.cycle(COLOURS), strict=False):
-        rows = [row for row in runs.read_rows(folder / "metrics.jsonl") if "loss" in row]
-        if not rows:
-            raise DataError(f"{folder / 'metrics.jsonl'} holds no losses: train for at least `logging_steps` steps.")
-        steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
-        axes.plot(steps, losses, color=colour, alpha=0.25, linewidth=1)
-        axes.plot(steps, _smooth(losses), color=colour, linewidth=2, label=label)
-    axes.set(xlabel="optimizer step", ylabel="training loss (nats per token)", yscale="log")
-    for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis_formatter("{x:g}")
-    axes.legend(frameon=False)
-    _save(figure, out)
+    save(losses_figure({label: [read_curve(folder)] for label, folder in folders.items()}), out)
+
+
+def losses_figure(curves: Mapping[str, Sequence[Curve]], reference: str | None = None) -> "Figure":
+    """Training loss over optimizer steps, a panel a label: every run faint and smoothed, their mean strong.
+
+    Args:
+        curves: label -> one curve a run; a label that is a method has that method's colour.
+        reference: the label whose mean is dashed in the other panels; the first by default.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    reference = next(iter(curves)) if reference is None else reference
+    smoothed = {label: [_thin(curve.steps, smooth(curve.losses)) for curve in each] for label, each in curves.items()}
+    means = {label: _mean_line(lines) for label, lines in smoothed.items()}
+    with drawing():
+        figure, axes = panels(len(curves), sharex=True, sharey=True)
+        for place, (label, lines) in zip(axes, smoothed.items(), strict=True):
+            colour = look(label).colour
+            if label != reference and reference in means:
+                place.plot(*means[reference], color=look(reference).colour, linewidth=1, linestyle="--")
+            for line in lines:
+                place.plot(*line, color=colour, alpha=0.35, linewidth=0.8)
+            place.plot(*means[label], color=colour, linewidth=1.8)
+            place.set_title(shortened(label), loc="left")
+            place.set_yscale("log")
+            place.yaxis.set_major_formatter("{x:g}")
+            place.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            place.yaxis.set_minor_locator(NullLocator())
+        figure.supxlabel("optimizer step", fontsize=9)
+        figure.supylabel("training loss (nats per token)", fontsize=9)
+    return figure
 
 
 def draw_accuracies(summaries: Sequence[Summary], out: Path) -> None:
-    """Accuracy on each benchmark as a point with its 95 % interval, one colour a summary.
+    """`accuracies_figure` as a file; the suffix of `out` says the format."""
+    save(accuracies_figure(summaries), out)
+
+
+def accuracies_figure(summaries: Sequence[Summary]) -> "Figure":
+    """Accuracy on each benchmark as a point with its 95 % interval, one colour and marker a summary.
 
     Args:
         summaries: of runs that were evaluated.
-        out: the picture; its suffix says the format.
     """
     names = list(dict.fromkeys(name for summary in summaries for name in summary.benchmarks))
-    figure, axes = _canvas(2.4 + 1.6 * len(names), 4.0)
-    width = 0.6 / len(summaries)
-    colours = itertools.cycle(COLOURS)
-    for number, summary in enumerate(summaries):
-        colour = next(colours) if summary.parameters else BASE_COLOUR
-        places, points, below, above = [], [], [], []
-        for column, name in enumerate(names):
-            if name not in summary.benchmarks:
-                continue
-            accuracy, (low, high) = (summary.benchmarks[name][key] for key in ("accuracy", "interval"))
-            places.append(column + (number - (len(summaries) - 1) / 2) * width)
-            points.append(100 * accuracy)
-            below.append(100 * (accuracy - low))
-            above.append(100 * (high - accuracy))
-        axes.errorbar(places, points, [below, above], fmt="o", color=colour, capsize=4, label=summary.label)
-    axes.set(ylabel="accuracy (%), 95 % interval", ylim=(0, 100), xlim=(-0.5, len(names) - 0.5))
-    axes.set_xticks(range(len(names)), names)
-    figure.legend(frameon=False, loc="outside upper center", ncols=len(summaries))
-    _save(figure, out)
+    with drawing():
+        figure, [[axes]] = canvas(max(WIDTH, 1.4 + 0.25 * len(summaries) * len(names)), 3.6)
+        width = 0.7 / len(summaries)
+        for number, summary in enumerate(summaries):
+            colour, marker = look(summary.label)
+            if not summary.parameters:
+                colour, marker = "black", "x"
+            places, centres, below, above = [], [], [], []
+            for column, name in enumerate(names):
+                if name not in summary.benchmarks:
+                    continue
+                accuracy, (low, high) = (summary.benchmarks[name][key] for key in ("accuracy", "interval"))
+                places.append(column + (number - (len(summaries) - 1) / 2) * width)
+                centres.append(100 * accuracy)
+                below.append(100 * (accuracy - low))
+                above.append(100 * (high - accuracy))
+            style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "", "markersize": 4, "capsize": 2}
+            axes.errorbar(places, centres, [below, above], label=shortened(summary.label), **style)
+        axes.set(ylabel="accuracy (%), 95 % interval", ylim=(0, 100), xlim=(-0.5, len(names) - 0.5))
+        slanted: dict[str, Any] = {"rotation": 30, "ha": "right"} if len(names) > 4 else {}
+        axes.set_xticks(range(len(names)), names, **slanted)
+        figure.legend(frameon=False, loc="outside upper left", ncols=min(len(summaries), 4))
+    return figure
 
 
-def _canvas(width: float, height: float) -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
-    return figure, axes
-
-
-def _save(figure: "Figure", out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150)
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
+def smooth(values: Sequence[float]) -> list[float]:
     """Exponential mean, corrected for the missing past (as Adam corrects its moments)."""
     mean, smoothed = 0.0, []
     for count, value in enumerate(values, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
         smoothed.append(mean / (1 - SMOOTHING**count))
     return smoothed
+
+
+def _thin(steps: Sequence[int], values: Sequence[float]) -> tuple[list[int], list[float]]:
+    """Every n-th point and the last, so that no line has many more than `MOST_POINTS`."""
+    stride = max(1, len(steps) // MOST_POINTS)
+    kept = sorted({*range(0, len(steps), stride), len(steps) - 1})
+    return [steps[index] for index in kept], [values[index] for index in kept]
+
+
+def _mean_line(lines: Sequence[tuple[list[int], list[float]]]) -> tuple[list[int], list[float]]:
+    """Mean over the runs at the steps that all of them logged."""
+    found = [dict(zip(*line, strict=True)) for line in lines]
+    steps = sorted(set.intersection(*(set(values) for values in found)))
+    return steps, [sum(values[step] for values in found) / len(found) for step in steps]

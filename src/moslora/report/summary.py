@@ -15,11 +15,11 @@ class Summary(NamedTuple):
     seconds: float | None  # of training
     loss: float | None  # the last one logged
     benchmarks: dict[str, dict[str, Any]]  # name -> accuracy and its 95 % interval
-    mean: float  # of the accuracies
+    mean: float | None  # of the accuracies
 
 
 def summarize(folder: Path, label: str | None = None) -> Summary:
-    """Summary of a finished and evaluated run.
+    """Summary of a finished run, without accuracies if it was not evaluated yet.
 
     Args:
         folder: of the run.
@@ -27,10 +27,10 @@ def summarize(folder: Path, label: str | None = None) -> Summary:
 
     Raises:
         RunError: the run is not finished.
-        DataError: it has no scores yet.
     """
     record = runs.finished_record(folder)
-    scores = runs.read_json(folder / "eval" / "scores.json")
+    path = folder / "eval" / "scores.json"
+    scores = runs.read_json(path) if path.exists() else {"benchmarks": {}, "mean": None}
     return Summary(
         label or record["config"]["method"],
         record["parameters"]["trainable"],
@@ -71,10 +71,10 @@ def table(summaries: Sequence[Summary]) -> list[list[str]]:
     return rows
 
 
-def markdown(rows: Iterable[Sequence[str]]) -> str:
-    """Header and rows as a Markdown table; all but the first column are numbers."""
+def markdown(rows: Iterable[Sequence[str]], numbers: bool = True) -> str:
+    """Header and rows as a Markdown table; all but the first column are numbers, unless told otherwise."""
     header, *body = rows
-    rule = [":--", *(["--:"] * (len(header) - 1))]
+    rule = [":--", *(["--:" if numbers else ":--"] * (len(header) - 1))]
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
 
 

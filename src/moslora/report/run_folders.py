@@ -1,0 +1,152 @@
+"""The report of single runs: their table, their losses, their mixers. No statistics."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import runs
+from ..errors import ConfigError, DataError
+from .colours import look
+from .figures import accuracies_figure, losses_figure, read_curve
+from .mixers import mixers_by_method, read_mixers
+from .page import Cell, Code, Page, Picture, Section, Table, write_page
+from .summary import Summary, summarize, summarize_base, table
+from .tables import settings_table
+
+MOST_ACCURACIES = 40  # runs times benchmarks in one figure
+
+
+def write_runs_report(folders: Sequence[Path], out: Path, note: str | None = None) -> Path:
+    """Report of finished runs, evaluated or not.
+
+    Args:
+        folders: of the runs.
+        out: folder of the report; made if missing.
+        note: a first sentence.
+
+    Returns:
+        the HTML page.
+
+    Raises:
+        DataError: a folder is not a run folder.
+        RunError: a run is not finished, or `out` holds foreign files.
+    """
+    named = dict(zip(_labels(folders), folders, strict=True))
+    records = {label: runs.finished_record(folder) for label, folder in named.items()}
+    summaries = [summarize(folder, label) for label, folder in named.items()]
+    if (folders[0] / "eval-base" / "scores.json").exists():
+        summaries.insert(0, summarize_base(folders[0]))
+    sections = [
+        Section("Results", [*([note] if note else []), *_results(summaries)]),
+        *curves_section(named),
+        *mixers_section(named),
+        Section("How it was done", _done(records, folders, out)),
+    ]
+    one = next(iter(records.values()))
+    facts = [f"{len(folders)} run{'s' if len(folders) > 1 else ''}", f"model: {one['config'].get('model')}"]
+    page = Page("Runs of moslora", facts, sections, {"results": _rows(summaries)})
+    return write_page(page, out)
+
+
+def curves_section(folders: Mapping[str, Path | Sequence[Path]]) -> list[Section]:
+    """Training losses of every label's runs, as a list of one section; empty if nothing was logged.
+
+    Args:
+        folders: label -> run folder, or folders.
+    """
+    curves, silent = {}, []
+    for label, each in folders.items():
+        found = []
+        for folder in [each] if isinstance(each, Path) else each:
+            try:
+                found.append(read_curve(folder))
+            except DataError as error:
+                silent.append(str(error))
+        if found:
+            curves[label] = found
+    if not curves:
+        return []
+    alt = f"Training loss over optimizer steps, one panel each for {', '.join(curves)}."
+    reference = next(iter(curves))
+    caption = (
+        "Training loss over optimizer steps, smoothed (exponential mean, weight of the past 0.6). Thin lines: one run "
+        f"each; thick line: their mean; dashed: the mean of {reference}."
+    )
+    return [Section("Training loss", [Picture("losses", losses_figure(curves), alt, caption), *silent])]
+
+
+def mixers_section(folders: Mapping[str, Path]) -> list[Section]:
+    """Heat maps of the mixers that were learned, as a list of one section; empty if there are none."""
+    adapters = {label: folder / "adapter" for label, folder in folders.items()}
+    adapters = {label: folder for label, folder in adapters.items() if (folder / "adapter_model.safetensors").exists()}
+    mixers = {label: found for label, folder in adapters.items() if (found := read_mixers(folder))}
+    if not mixers:
+        return []
+    counts = sorted({len(each) for each in mixers.values()})
+    alt = f"Heat maps of the mixers that {', '.join(mixers)} learned."
+    caption = (
+        "The learned mixers M after training, of one run a row; red is positive, blue negative, white zero, and every "
+        f"row has a scale of its own. Layers: the first, the last and some between of {' or '.join(map(str, counts))}."
+    )
+    return [Section("Mixers", [Picture("mixers", mixers_by_method(mixers), alt, caption)])]
+
+
+def _results(summaries: Sequence[Summary]) -> list[Any]:
+    header, *rows = table(summaries)
+    cells = []
+    for summary, row in zip(summaries, rows, strict=True):
+        colour = look(summary.label).colour if summary.parameters else None
+        cells.append([Cell(row[0], colour=colour), *(Cell(text) for text in row[1:])])
+    caption = "One run a row. Accuracies are of one seed: they cannot say which method is better."
+    items: list[Any] = [Table(caption, header, cells, wide=len(header) > 8)]
+    names = {name for summary in summaries for name in summary.benchmarks}
+    evaluated = [summary for summary in summaries if summary.benchmarks]
+    if names and len(names) * len(evaluated) <= MOST_ACCURACIES:
+        alt = f"Accuracy of {', '.join(summary.label for summary in evaluated)} on {', '.join(sorted(names))}."
+        caption = "Accuracy with its 95 % interval over the questions (Wilson); it does not cover the choice of seed."
+        items.append(Picture("accuracies", accuracies_figure(evaluated), alt, caption))
+    return items
+
+
+def _done(records: Mapping[str, Mapping[str, Any]], folders: Sequence[Path], out: Path) -> list[Any]:
+    first = next(iter(records.values()))
+    items: list[Any] = [
+        settings_table(first["config"], "Settings of the first run; the recipe.toml in a run's folder repeats it.")
+    ]
+    if "versions" in first:
+        items.append(settings_table(first["versions"] | commit_of(first.get("git")), "Versions."))
+    words = ["moslora", "report", *map(str, folders), "--out", str(out)]
+    return [*items, "To draw this report again:", Code(shlex.join(words))]
+
+
+def commit_of(git: Mapping[str, Any] | None) -> dict[str, str]:
+    """The commit of a run, for a table of versions; empty outside a repository."""
+    if not git:
+        return {}
+    return {"commit": f"{git.get('commit')}{' with uncommitted changes' if git.get('dirty') else ''}"}
+
+
+def _rows(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys(name for summary in summaries for name in summary.benchmarks))
+    return [
+        {
+            "run": summary.label,
+            "parameters": summary.parameters,
+            "seconds": summary.seconds,
+            "loss": summary.loss,
+            **{name: summary.benchmarks.get(name, {}).get("accuracy") for name in names},
+            "mean": summary.mean,
+        }
+        for summary in summaries
+    ]
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """A name a run: its method, with the folder's name or its whole path where methods recur."""
+    methods = [str(runs.finished_record(folder).get("config", {}).get("method", "?")) for folder in folders]
+    for name in (lambda folder: "", lambda folder: f" ({folder.name})", lambda folder: f" ({folder})"):
+        labels = [method + name(folder) for method, folder in zip(methods, folders, strict=True)]
+        if len(set(labels)) == len(labels):
+            return labels
+    raise ConfigError("The same run folder was named twice: name each once.")
