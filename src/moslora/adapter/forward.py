@@ -54,8 +54,8 @@ def fast_forward(layer: "MixedLayer", x: Tensor, args: tuple[Any, ...], kwargs: 
     """
     if layer.disable_adapters or layer.merged:
         return None
-    lora_A = layer.lora_A
-    names = [name for name in layer.active_adapters if name in lora_A]
+    factors = layer._modules["lora_A"]  # attributes of modules are several times slower, which tiny inputs feel
+    names = [name for name in layer.active_adapters if name in factors]
     kernels = [wanted_kernel(layer.kernels.get(name, "auto")) for name in names]
     if not names or all(kernel == "reference" for kernel in kernels):
         return None
@@ -77,7 +77,7 @@ def kernels_used(model: nn.Module) -> dict[str, int]:
 
 
 def _apply(layer: "MixedLayer", x: Tensor, adapters: list[_Adapter]) -> Tensor:
-    result: nn.Module | Tensor = layer.base_layer
+    result: nn.Module | Tensor = layer._modules["base_layer"]
     for name, kernel, A, M, B, scale, p in adapters:
         tier = choose_tier(x, result, kernel)
         layer.tiers[name] = tier
@@ -88,7 +88,7 @@ def _apply(layer: "MixedLayer", x: Tensor, adapters: list[_Adapter]) -> Tensor:
 
 def _obstacle_to_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """Why a call with these arguments, or in this place, is PEFT's; None if it is not."""
-    if args or any(value is not None for value in kwargs.values()):
+    if args or (kwargs and any(value is not None for value in kwargs.values())):
         return f"with the arguments {', '.join(kwargs) or 'given'} (mixed batches and the like)"
     if torch.compiler.is_compiling():
         return "inside torch.compile"
@@ -98,28 +98,40 @@ def _obstacle_to_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | No
 def _read(layer: "MixedLayer", names: list[str], kernels: list[Kernel]) -> "list[_Adapter] | str":
     """The adapters of a layer, or why PEFT's code has to run."""
     adapters = []
+    modules = layer._modules
+    downs, ups, dropouts = modules["lora_A"], modules["lora_B"], modules["lora_dropout"]
     for name, kernel in zip(names, kernels, strict=True):
         if name in layer.lora_variant:
             return f"with {type(layer.lora_variant[name]).__name__}"
-        down, up, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
-        for module in (down, up):
-            if type(module) not in _PLAIN:
-                return f"with the factor {type(module).__name__}, which is not a plain one"
-            if not all(is_whole(parameter) for parameter in module._parameters.values() if parameter is not None):
-                return "with sharded parameters, which only a call of their own module gathers"
-            if module._forward_hooks or module._forward_pre_hooks:
-                return "with a hook on a factor, which only a call of that factor runs"
-        if up.bias is not None:
+        down, up, dropout = downs[name], ups[name], dropouts[name]
+        obstacle = _obstacle_in_factor(down) or _obstacle_in_factor(up)
+        if obstacle:
+            return obstacle
+        if up._parameters["bias"] is not None:
             return "with lora_bias"
         if type(dropout) not in (nn.Dropout, nn.Identity):
             return f"with the dropout {type(dropout).__name__}"
         p = dropout.p if type(dropout) is nn.Dropout and dropout.training else 0.0
-        adapters.append(_Adapter(name, kernel, *_down_factors(down), up.weight, layer.scaling[name], p))
+        B = up._parameters["weight"]
+        adapters.append(_Adapter(name, kernel, *_down_factors(down), B, layer.scaling[name], p))
     return adapters
 
 
-def _down_factors(down: Any) -> tuple[Tensor, Tensor | None]:
+def _obstacle_in_factor(module: nn.Module) -> str | None:
+    """Why a factor has to be called, instead of its parameters being read; None if it need not."""
+    if type(module) not in _PLAIN:
+        return f"with the factor {type(module).__name__}, which is not a plain one"
+    for parameter in module._parameters.values():
+        if parameter is not None and not is_whole(parameter):
+            return "with sharded parameters, which only a call of their own module gathers"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "with a hook on a factor, which only a call of that factor runs"
+    return None
+
+
+def _down_factors(down: nn.Module) -> tuple[Any, Tensor | None]:
     """A and M; the butterfly's M is folded into A, which costs two additions."""
-    if not isinstance(down, MixedLinear):
-        return down.weight, None
-    return (down.raw, down.mixer) if down.mixer is not None else (down.effective(), None)
+    if type(down) is not MixedLinear:
+        return down._parameters["weight"], None
+    mixer = down._parameters["mixer"]
+    return (down.effective(), None) if mixer is None else (down._parameters["raw"], mixer)

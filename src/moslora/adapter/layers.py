@@ -37,6 +37,7 @@ class MixedLayer:
     tiers: dict[str, str]
 
     # Of the PEFT class behind this mixin:
+    _modules: dict[str, Any]
     active_adapters: list[str]
     adapter_layer_names: tuple[str, ...]
     base_layer: nn.Module

@@ -18,18 +18,21 @@ def add_update(y: Tensor, x: Tensor, A: Tensor, M: Tensor | None, B: Tensor, sca
         p: dropout rate.
     """
     x = functional.dropout(x, p) if p else x
-    return torch.add(y, update(x, A, M, B, 1.0), alpha=scale).to(y.dtype)
+    total = torch.add(y, update(x, A, M, B, 1.0), alpha=scale)
+    return total if total.dtype == y.dtype else total.to(y.dtype)
 
 
 def update(x: Tensor, A: Tensor, M: Tensor | None, B: Tensor, scale: float) -> Tensor:
     """`scale * x A^T M^T B^T`; arguments as for `add_update`."""
-    if autocast_dtype(x.device) is None:
-        x = x.to(torch.promote_types(x.dtype, A.dtype))
-        A = A.to(x.dtype)
+    if not x.dtype == A.dtype == B.dtype == (A if M is None else M).dtype:
+        if autocast_dtype(x.device) is None:
+            x = x.to(torch.promote_types(x.dtype, A.dtype))
+            A = A.to(x.dtype)
+        M, B = None if M is None else M.to(A.dtype), B.to(A.dtype)
     hidden = functional.linear(x, A)
     if M is not None:
-        hidden = functional.linear(hidden, M.to(A.dtype))
-    out = functional.linear(hidden, B.to(A.dtype))
+        hidden = functional.linear(hidden, M)
+    out = functional.linear(hidden, B)
     return out if scale == 1.0 else out * scale
 
 
