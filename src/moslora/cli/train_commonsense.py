@@ -3,9 +3,10 @@
     moslora train commonsense --recipe commonsense/llama3-8b --model meta-llama/Meta-Llama-3-8B-Instruct \\
         --data commonsense_170k.json --method moslora --out runs/moslora
 
-Writes RUN/run.json, recipe.toml, metrics.jsonl, adapter/ (for exact resume and for `moslora export`) and lora/ (the
-equal plain LoRA, for any LoRA client). The same command again resumes an unfinished run exactly; a finished one is
-never overwritten. Later wins: defaults, --recipe, --set, flags. See also `moslora eval commonsense`.
+Writes RUN/run.json, recipe.toml, data.json (samples, repetitions, overlap with tests), metrics.jsonl, adapter/ (for
+exact resume and for `moslora export`) and lora/ (the equal plain LoRA, for any LoRA client). The same command again
+resumes an unfinished run exactly; a finished one is never overwritten. Later wins: defaults, --recipe, --set, flags.
+See also `moslora data commonsense` and `moslora eval commonsense`.
 """
 
 import argparse
@@ -73,14 +74,18 @@ class Command:
         print(f"next: moslora eval commonsense --run {self.out} --data DIR --benchmarks NAME ...")
 
     def _estimate(self) -> None:
-        from ..tasks.commonsense.data import read_items
         from ..tasks.commonsense.estimate import estimate
+        from ..tasks.commonsense.samples import select
+        from ..tasks.commonsense.train import load_data
 
-        print_estimate(estimate(self.config), self.config.method)
-        if self.config.data:
-            samples = sum(len(read_items(path)) for path in self.config.data) - self.config.validation_size
-            steps = math.ceil(samples / self.config.batch_size)
-            total = self.config.max_steps or math.ceil(steps * self.config.epochs)
+        config = self.config
+        print_estimate(estimate(config), config.method)
+        if config.data:
+            items = load_data(config).items
+            chosen = select(items, validation_size=config.validation_size, fraction=config.train_fraction, seed=0)
+            samples = len(chosen.train)
+            steps = math.ceil(samples / config.batch_size)
+            total = config.max_steps or math.ceil(steps * config.epochs)
             print(f"{samples:,} samples, {steps:,} steps an epoch, {total:,} steps in all")
 
 

@@ -1,11 +1,14 @@
 from itertools import pairwise
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from moslora.errors import DataError
 from moslora.tasks.commonsense.prompt import evaluation_prompt, training_prompt
 from moslora.tasks.commonsense.samples import IGNORED, prepare, select, tokenize
+
+from .conftest import make_items
 
 ITEM = {"instruction": "Which one, number 3?", "input": "", "output": "the correct answer is answer3"}
 
@@ -62,6 +65,54 @@ def test_the_held_out_samples_follow_the_seed(tokenizer):
     ]
     assert chosen[0] == chosen[1]
     assert chosen[0] != chosen[2]
+
+
+# How Llama 3 cuts text before it merges bytes.
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
+
+
+@pytest.fixture(scope="module", params=["begin", "begin and end"])
+def like_llama3(request):
+    """A byte-level tokenizer with the pieces of Llama 3's that writes <s> before a text, or <s> and </s> around it."""
+    items = make_items(80, seed=3)
+    bpe = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(LLAMA3), behavior="isolated")
+    bytes_alone = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_alone])
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    prompts = [training_prompt(item["instruction"]) for item in items]
+    # The prompts alone make a token of their last 16 blanks, as Llama 3 has one.
+    texts = [*prompts, *(prompt + item["output"] for prompt, item in zip(prompts, items, strict=True))]
+    bpe.train_from_iterator(texts, trainer)
+    form = "<s> $A </s>" if request.param == "begin and end" else "<s> $A"
+    template = processors.TemplateProcessing(single=form, special_tokens=[("<s>", 0), ("</s>", 1)])
+    bpe.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+
+
+def test_labels_are_the_authors_with_a_tokenizer_like_that_of_llama_3(like_llama3):
+    """The authors count the tokens of the prompt alone, without an end of text, and ignore so many."""
+    items = [*make_items(20, seed=4), ITEM, {**ITEM, "input": "with this"}]
+    tokens = tokenize(items, like_llama3, max_tokens=256, train_on_inputs=False)
+    whole = tokenize(items, like_llama3, max_tokens=256, train_on_inputs=True)
+    for item, ids, labels, everything in zip(
+        items, tokens["input_ids"], tokens["labels"], whole["labels"], strict=True
+    ):
+        prompt = like_llama3(training_prompt(item["instruction"], item["input"]))["input_ids"]
+        count = len(prompt) - (prompt[-1] == like_llama3.eos_token_id)
+        assert labels == [IGNORED] * count + ids[count:]
+        assert everything == ids
+        assert (ids.count(like_llama3.bos_token_id), ids.count(like_llama3.eos_token_id)) == (1, 1)
+        assert like_llama3.decode(ids[count:]) == f" {item['output']}</s>"
 
 
 def _numbers(items):

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from moslora import runs
-from moslora.errors import ConfigError, DataError, RunError
+from moslora.errors import ConfigError, DataError, MoSLoRAWarning, RunError
 from moslora.recipes import configure, load_recipe
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig
 from moslora.tasks.commonsense.data import read_items
@@ -79,6 +79,7 @@ def test_a_run_leaves_its_record_its_adapter_and_the_equal_plain_lora(finished, 
     assert record["kernels"] == {"linear": 10}
     assert sorted(path.name for path in finished.iterdir()) == [
         "adapter",
+        "data.json",
         "lora",
         "metrics.jsonl",
         "recipe.toml",
@@ -193,6 +194,10 @@ def test_an_unfinished_run_is_taken_up_only_with_its_own_settings(config, tmp_pa
     ("changes", "message"),
     [
         ({"rank": 0, "dropout": 1.5}, "rank is 0.*\n.*dropout is 1.5"),
+        ({"train_fraction": 0.0}, "train_fraction is 0.0: it must be above 0 and at most 1"),
+        ({"train_fraction": 12.5}, r"train_fraction is 12.5"),
+        ({"drop_overlap": True}, "drop_overlap needs the tests"),
+        ({"prompt": "chat"}, "no chat template"),
         ({"batch_size": 6}, "not a multiple of micro_batch_size"),
         ({"method": "mosl"}, "Did you mean 'moslora'"),
         ({"method": "ts-mixing", "rank": 3}, "even"),
@@ -207,6 +212,33 @@ def test_a_setting_that_cannot_be_used_is_refused_before_training(config, tmp_pa
         pytest.skip("a GPU is there")
     with pytest.raises(ConfigError, match=message):
         train(dataclasses.replace(config, **changes), tmp_path / "run")
+
+
+def test_a_run_records_what_its_data_holds_and_what_was_left_out(config, questions, tmp_path):
+    items = read_items(config.data[0])
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "test.json").write_text(json.dumps(items[:3]))
+    instructions = [item["instruction"] for item in items]
+    given_away = sum(instruction in instructions[:3] for instruction in instructions)
+    settings = dataclasses.replace(
+        config, overlap_with=str(tmp_path), drop_overlap=True, train_fraction=0.25, validation_size=4, max_steps=1
+    )
+    record = train(settings, tmp_path / "run")
+    left = len(items) - given_away - 4
+    assert record["samples"] == {
+        "train": round(0.25 * left),
+        "validation": 4,
+        "dropped": 0,
+        "overlap_dropped": given_away,
+    }
+    assert record["config"]["train_fraction"] == 0.25
+    facts = runs.read_json(tmp_path / "run" / "data.json")
+    assert facts["sources"] == [
+        {"source": config.data[0], "samples": len(items), "sha256": record["inputs"]["data"][config.data[0]]}
+    ]
+    assert facts["overlap"] == [{"benchmark": "toy", "questions": 3, "same": 3, "reordered": 0, "samples": given_away}]
+    with pytest.warns(MoSLoRAWarning, match=f"{given_away} of 120 training samples ask a question of the tests"):
+        train(dataclasses.replace(settings, drop_overlap=False), tmp_path / "kept")
 
 
 def test_missing_data_is_refused_before_training(config, tmp_path):

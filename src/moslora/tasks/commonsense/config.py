@@ -8,13 +8,40 @@ from ...errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CommonsenseTrainConfig:
+class DataConfig:
+    """Which data, in which form."""
+
+    data: tuple[str, ...] = ()
+    """.json, .jsonl, .csv, .tsv (each also .gz) or .parquet files of instruction, input, output; dataset folders;
+    hf:OWNER/NAME[/CONFIG][@REVISION][:SPLIT]."""
+    columns: tuple[str, ...] = ()
+    """Other names of the columns, for example instruction=question output=response."""
+    expected_samples: int = 0
+    """Samples that a published setting has; other data gives a warning. 0 expects nothing."""
+    overlap_with: str = ""
+    """Folder of BENCHMARK/test.json: training samples that ask a question of these tests are counted."""
+    prompt: Literal["authors", "chat"] = "authors"
+    """authors: the protocol's prompt. chat: the chat template of an Instruct model's tokenizer. Evaluation follows."""
+    max_tokens: int = 256
+    """Longer samples are cut at the end."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommonsenseDataConfig(DataConfig):
+    """Settings of a look at training data."""
+
+    model: str = ""
+    """Count tokens with the tokenizer of this folder or hub id, or of `embedded`."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommonsenseTrainConfig(DataConfig):
     """Settings that decide the result. The defaults are those of the authors' script, without its validation split."""
 
     model: str
     """Folder of a causal language model, its hub id, or `embedded` for the small one of this package."""
-    data: tuple[str, ...] = ()
-    """Training files of LLM-Adapters: JSON lists of instruction, input, output; .json or .json.gz."""
     method: str = "moslora"
     """moslora, ts-mixing, lora, or another name that the error for a wrong one lists."""
 
@@ -27,10 +54,8 @@ class CommonsenseTrainConfig:
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
     """Layers that are adapted; `all-linear` for every one."""
 
-    prompt: Literal["authors", "chat"] = "authors"
-    """authors: the protocol's prompt. chat: the chat template of an Instruct model's tokenizer. Evaluation follows."""
-    max_tokens: int = 256
-    """Longer samples are cut at the end."""
+    drop_overlap: bool = False
+    """Remove the training samples that `overlap_with` finds."""
     train_on_inputs: bool = True
     """Take the loss over prompt and answer, as the official protocol does, or over the answer alone."""
     train_fraction: float = 1.0
@@ -118,7 +143,15 @@ def check(config: CommonsenseTrainConfig) -> None:
         for name in (*positive, "learning_rate", "save_steps", "checkpoint_limit")
         if not getattr(config, name) > 0
     ]
-    not_negative = ("validation_size", "max_steps", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
+    not_negative = (
+        "expected_samples",
+        "validation_size",
+        "max_steps",
+        "warmup_steps",
+        "weight_decay",
+        "max_grad_norm",
+        "seed",
+    )
     problems += [
         f"{name} is {getattr(config, name)}: it must not be negative"
         for name in not_negative
@@ -137,6 +170,8 @@ def check(config: CommonsenseTrainConfig) -> None:
     if config.logging_steps > 0 and config.save_steps % config.logging_steps:
         # A resumed run logs means over whole intervals only if it restarts at the end of one.
         problems.append(f"save_steps {config.save_steps} is not a multiple of logging_steps {config.logging_steps}")
+    if config.drop_overlap and not config.overlap_with:
+        problems.append("drop_overlap needs the tests: give their folder as overlap_with")
     if config.keep_best and not config.validation_size:
         problems.append("keep_best needs a validation_size")
     if problems:

@@ -1,8 +1,10 @@
 """From questions to tokenized samples: held-out samples, fractions of the rest, token ids and labels."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy
 
 from ... import runs
 from ...checkpoint.progress import track
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # label of a token that the loss leaves out
 CHUNK = 2000  # samples tokenized at once: large enough for the tokenizer's threads, small enough for a bar that moves
+WHOLE = 1_000_000  # tokens that no sample has
 
 
 class Split(NamedTuple):
@@ -165,6 +168,37 @@ def prepare(
     return Split(train, validation if validation_size else None, sum(map(len, selection)) - kept)
 
 
+def count_tokens(
+    items: list[Item], tokenizer: "PreTrainedTokenizerBase", *, prompt: str, max_tokens: int
+) -> dict[str, float]:
+    """Lengths of whole samples in tokens.
+
+    Returns:
+        `mean`, `median`, `95 %` and `longest`; `cut`, samples longer than `max_tokens`; `answer_cut`, those whose
+        answer begins after it.
+    """
+    lengths, starts = [], []
+    for chunk in _chunks(items, "count tokens"):
+        tokens = tokenize(chunk, tokenizer, prompt=prompt, max_tokens=WHOLE, train_on_inputs=False)
+        lengths += [len(row) for row in tokens["input_ids"]]
+        starts += [sum(label == IGNORED for label in row) for row in tokens["labels"]]
+    median, high = numpy.percentile(lengths, (50, 95))
+    return {
+        "mean": float(numpy.mean(lengths)),
+        "median": float(median),
+        "95 %": float(high),
+        "longest": max(lengths),
+        "cut": sum(length > max_tokens for length in lengths),
+        "answer_cut": sum(start >= max_tokens for start in starts),
+    }
+
+
+def _chunks(items: list[Item], what: str) -> Iterable[list[Item]]:
+    """The items in pieces, with a bar if they take long."""
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    return track(chunks, len(chunks), what) if runs.is_main_process() else chunks
+
+
 def _dataset(items: list[Item], tokens: Callable[[list[Item]], dict[str, list[list[int]]]]) -> "Dataset":
     """The samples that have a label. They are held in memory: 170 thousand take about 200 MB."""
     from datasets import Dataset, Features, List, Value, concatenate_datasets
@@ -172,8 +206,7 @@ def _dataset(items: list[Item], tokens: Callable[[list[Item]], dict[str, list[li
     kinds = {"input_ids": "int32", "attention_mask": "int8", "labels": "int32"}
     features = Features({name: List(Value(kind)) for name, kind in kinds.items()})
     parts = [Dataset.from_dict({name: [] for name in kinds}, features=features)]
-    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-    for chunk in track(chunks, len(chunks), "tokenize") if runs.is_main_process() else chunks:
+    for chunk in _chunks(items, "tokenize"):
         columns = tokens(chunk)
         kept = [number for number, row in enumerate(columns["labels"]) if any(label != IGNORED for label in row)]
         rows = {name: [columns[name][number] for number in kept] for name in kinds}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ import transformers
 
 from ... import methods, runs
 from ...adapter import kernels_used
-from ...errors import ConfigError
+from ...errors import ConfigError, MoSLoRAWarning
 from .. import trainer as training
-from . import data, model, samples
+from . import model, samples
 from .config import CommonsenseTrainConfig, check
+from .training_set import TrainingSet, load_training_set
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,18 +44,34 @@ def train(config: CommonsenseTrainConfig, out: Path) -> dict[str, Any]:
     adapter_config(config)
     if config.dtype == "float16" and not torch.cuda.is_available():
         raise ConfigError("dtype float16 needs a GPU, and none was found: choose --dtype float32 or bfloat16.")
-    if not config.data:
-        raise ConfigError("No training data: give files with --data.")
-    items = [item for path in config.data for item in data.read_items(path)]
+    found = load_data(config)
     base_config = model.load_config(config.model, config.trust_remote_code)
-    inputs = {
-        "model": model.identity(config.model, base_config),
-        "data": {path: runs.file_sha256(Path(path)) for path in config.data},
-    }
+    inputs = {"model": model.identity(config.model, base_config), **found.inputs}
     seeds = {"run": config.seed} | {stream: runs.stream_seed(config.seed, stream) for stream in STREAMS}
     with runs.Run.open(out, task=TASK, config=dataclasses.asdict(config), inputs=inputs, seeds=seeds) as run:
-        _train(config, items, run)
+        if runs.is_main_process():
+            runs.write_json(out / "data.json", found.facts)
+        _train(config, found, run)
     return run.record
+
+
+def load_data(config: CommonsenseTrainConfig) -> TrainingSet:
+    """`load_training_set` of the settings, with a warning of an overlap that stays."""
+    found = load_training_set(
+        config.data,
+        columns=config.columns,
+        expected_samples=config.expected_samples,
+        overlap_with=config.overlap_with,
+        drop_overlap=config.drop_overlap,
+    )
+    if found.facts["overlapping"] and not config.drop_overlap:
+        warnings.warn(
+            f"{found.facts['overlapping']:,} of {found.facts['samples']:,} training samples ask a question of the "
+            f"tests in {config.overlap_with}. --drop-overlap removes them.",
+            MoSLoRAWarning,
+            stacklevel=2,
+        )
+    return found
 
 
 def adapter_config(config: CommonsenseTrainConfig) -> "peft.PeftConfig":
@@ -87,10 +105,10 @@ def attach_adapter(base: "PreTrainedModel", config: CommonsenseTrainConfig) -> "
         raise ConfigError(f"The adapter does not fit the model {config.model!r}: {error}") from error
 
 
-def _train(config: CommonsenseTrainConfig, items: list[data.Item], run: runs.Run) -> None:
+def _train(config: CommonsenseTrainConfig, found: TrainingSet, run: runs.Run) -> None:
     tokenizer = model.load_tokenizer(config.model, config.trust_remote_code)
     split = samples.prepare(
-        items,
+        found.items,
         tokenizer,
         prompt=config.prompt,
         max_tokens=config.max_tokens,
@@ -108,6 +126,7 @@ def _train(config: CommonsenseTrainConfig, items: list[data.Item], run: runs.Run
             "train": len(split.train),
             "validation": len(split.validation) if split.validation else 0,
             "dropped": split.dropped,
+            "overlap_dropped": found.facts["overlap_dropped"],
         },
     }
     run.save()
