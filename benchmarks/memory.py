@@ -39,7 +39,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, options)))
         return
-    results.require_correct_ops()
+    results.require_correct("tests/ops")
     measured = {arm: _in_own_process(arm) for arm in track(options.arms, "arms")}
     _report(options, measured)
 

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks" / "results"
 
 
-def require_correct_ops() -> None:
-    """End the program unless the tests of the fast path pass: a wrong result has no speed."""
-    print("tests of the fast path ...", end=" ", flush=True)
+def require_correct(*tests: str) -> None:
+    """End the program unless tests of what is timed pass: a wrong result has no speed."""
+    print(f"{', '.join(tests)} ...", end=" ", flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     words = [
         sys.executable,
@@ -32,12 +32,12 @@ def require_correct_ops() -> None:
         "no:cacheprovider",
         "-m",
         "not slow",
-        "tests/ops",
+        *tests,
     ]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     print(done.stdout.strip().splitlines()[-1] if done.stdout else done.stderr[-500:])
     if done.returncode:
-        sys.exit("The tests of the fast path fail, so nothing is timed: run `pytest tests/ops`.")
+        sys.exit(f"Tests of what is to be timed fail, so nothing is timed: run `pytest {' '.join(tests)}`.")
 
 
 def device_name(device: str) -> str:

@@ -31,7 +31,7 @@ def compare(options: argparse.Namespace, name: str, make: Callable[[argparse.Nam
         name: of the results file, unless --name gives another.
         make: arm -> one measurement's work; called once the tests of the fast path have passed.
     """
-    results.require_correct_ops()
+    results.require_correct("tests/ops")
     steps = make(options)
     with Progress() as progress:
         task = progress.add_task("rounds", total=options.rounds + 1)

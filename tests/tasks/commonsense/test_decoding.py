@@ -8,7 +8,7 @@ import transformers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from moslora.errors import UnsupportedError
-from moslora.tasks.commonsense.branches import require_branches
+from moslora.tasks.commonsense.branches import read_prefix, require_branches
 from moslora.tasks.commonsense.decoding import search
 from moslora.tasks.commonsense.score import extract_answer, settled_answer
 
@@ -55,7 +55,11 @@ def _whole(model, prompt: list[int], beams: int, stops=(0,)) -> list[int]:
 def test_without_answer_words_the_text_is_that_of_transformers(kind, beams):
     model, tokenizer = _random_model(kind), Spelling()
     prompts = _prompts(16, seed=1)
-    found = search(model, tokenizer, prompts, ["?"], [0], beams=beams, max_new_tokens=12)
+    prompts = [[5, 6, *prompt] for prompt in prompts]
+    prefix = read_prefix(model, prompts)
+    assert prefix.length == 2
+    found = search(model, tokenizer, prompts, ["?"], [0], beams=beams, max_new_tokens=12, prefix=prefix)
+    assert found == search(model, tokenizer, prompts, ["?"], [0], beams=beams, max_new_tokens=12)
     expected = tokenizer.batch_decode([_whole(model, prompt, beams) for prompt in prompts], True)
     assert found == expected
     assert any(len(text) < 12 for text in expected)  # some end by themselves, others at the limit
@@ -92,6 +96,16 @@ def test_a_model_that_cannot_follow_branches_is_refused(kind):
         )
     with pytest.raises(UnsupportedError, match="no-early-stop"):
         require_branches(model.eval())
+
+
+def test_a_text_longer_than_a_sliding_window_is_refused():
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = MistralForCausalLM(MistralConfig(vocab_size=15, num_key_value_heads=2, sliding_window=32, **sizes)).eval()
+    settings = {"beams": 2, "max_new_tokens": 8}
+    require_branches(model)
+    assert search(model, Spelling(), [[1, 2, 3]], ["?"], [0], **settings)
+    with pytest.raises(UnsupportedError, match=r"32 tokens back.*no-early-stop"):
+        search(model, Spelling(), [3 * list(range(1, 13))], ["?"], [0], **settings)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

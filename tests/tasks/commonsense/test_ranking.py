@@ -5,6 +5,7 @@ import torch
 import transformers
 
 from moslora.tasks.commonsense.answering import Answerer
+from moslora.tasks.commonsense.branches import read_prefix
 from moslora.tasks.commonsense.prompt import evaluation_prompt
 from moslora.tasks.commonsense.ranking import rank, tokenize_choice
 from moslora.tasks.commonsense.score import score
@@ -51,7 +52,9 @@ def test_scores_are_the_plain_sums_of_log_probabilities(model_and_tokenizer, opt
     model, tokenizer = model_and_tokenizer
     items = make_items(7, seed=5)
     choices = [tokenize_choice(item, options, tokenizer, "authors") for item in items]
-    found = torch.tensor(rank(model, choices))
+    prefix = read_prefix(model, [choice.shared for choice in choices])
+    assert prefix.length > 20
+    found = torch.tensor(rank(model, choices, prefix))
     expected = torch.tensor([_plain_scores(model, tokenizer, item, options) for item in items])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert expected.std() > 0.1 or len(options) == 1

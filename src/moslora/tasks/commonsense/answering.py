@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from ...errors import RunError
-from .branches import require_branches
+from .branches import Prefix, read_prefix, require_branches
 from .data import Item
 from .decoding import search
 from .prompt import evaluation_ids, stop_ids
@@ -84,10 +84,14 @@ class Answerer:
         """
         questions = self._questions(items, words, range(len(items)) if indices is None else indices)
         questions.sort(key=lambda question: (-len(question.tokens.shared), question.number))
+        own = self.early_stop or self.decoding == "ranking"
+        prefix = read_prefix(self.model, [question.tokens.shared for question in questions]) if own else None
         for start in range(0, len(questions), self.batch_size):
             batch = questions[start : start + self.batch_size]
             try:
-                found = self._rank(batch) if self.decoding == "ranking" else self._generate(batch, words)
+                found = (
+                    self._rank(batch, prefix) if self.decoding == "ranking" else self._generate(batch, words, prefix)
+                )
             except torch.OutOfMemoryError as error:
                 raise RunError(
                     f"Out of memory with {len(batch)} questions of {len(batch[0].tokens.shared)} tokens. What is "
@@ -109,14 +113,15 @@ class Answerer:
         labels = [item["answer"] for item in asked]
         return [Question(*row) for row in zip(indices, tokens, options, labels, strict=True)]
 
-    def _rank(self, batch: list[Question]) -> list[dict[str, Any]]:
+    def _rank(self, batch: list[Question], prefix: Prefix | None) -> list[dict[str, Any]]:
         rows = []
-        for question, values in zip(batch, rank(self.model, [question.tokens for question in batch]), strict=True):
+        scores = rank(self.model, [question.tokens for question in batch], prefix)
+        for question, values in zip(batch, scores, strict=True):
             best = question.options[values.index(max(values))]
             rows.append({"scores": dict(zip(question.options, values, strict=True)), "prediction": best})
         return rows
 
-    def _generate(self, batch: list[Question], words: Sequence[str]) -> list[dict[str, Any]]:
+    def _generate(self, batch: list[Question], words: Sequence[str], prefix: Prefix | None) -> list[dict[str, Any]]:
         prompts = [question.tokens.shared for question in batch]
         if self.early_stop:
             outputs = search(
@@ -127,6 +132,7 @@ class Answerer:
                 self.stops,
                 beams=BEAMS[self.decoding],
                 max_new_tokens=self.max_new_tokens,
+                prefix=prefix,
             )
         else:
             outputs = self._generate_to_the_end(prompts)

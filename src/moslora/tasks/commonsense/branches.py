@@ -1,13 +1,16 @@
 """Prompts that a model has read once, and several continuations of each, side by side in one row of its cache.
 
+What all prompts of a benchmark begin with is read once for all of them (`Prefix`).
+
 A usual beam search keeps a copy of the prompt's keys and values for every beam, and moves them whenever beams change
 places. Here the tokens of all branches are appended to the one row of their prompt, and a mask shows each token its
 prompt and the earlier tokens of its own branch only. Nothing is copied or moved, and the model's results are the same.
 """
 
+import copy
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +21,40 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ATTENTIONS = ("sdpa", "eager")  # those that take a mask of one's own
+ADVICE = "Use --no-early-stop with the decodings authors and greedy, which asks transformers to generate."
+
+
+class Prefix(NamedTuple):
+    """Tokens that several prompts begin with, in the cache of a model."""
+
+    length: int
+    cache: Any  # of one row
+
+
+def common_prefix(rows: Sequence[list[int]]) -> int:
+    """How many tokens all rows begin with."""
+    first, last = min(rows), max(rows)
+    same = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return next(same, min(len(first), len(last)))
+
+
+@torch.inference_mode()
+def read_prefix(model: "PreTrainedModel", prompts: Sequence[list[int]]) -> Prefix | None:
+    """What all prompts begin with, short of the last token of each; None if that is nothing."""
+    length = min(common_prefix(prompts), min(map(len, prompts)) - 1)
+    if length < 1:
+        return None
+    ids = torch.tensor([prompts[0][:length]], device=model.device)
+    return Prefix(length, model(input_ids=ids, use_cache=True, **_last_logits_only(model)).past_key_values)
 
 
 class Branches:
     """Prompts in the key-value cache of a model.
+
+    Args:
+        model: a causal language model.
+        prompts: token ids of each.
+        prefix: of all prompts, if it has been read.
 
     Attributes:
         logits: (prompts, vocabulary), of the token after each prompt, float32.
@@ -29,21 +62,28 @@ class Branches:
         lengths: (prompts,), tokens of each prompt.
     """
 
-    def __init__(self, model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, model: "PreTrainedModel", prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
+    ) -> None:
+        known = prefix.length if prefix else 0
         longest = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-        seen = torch.zeros(len(prompts), longest, dtype=torch.bool)
+        ids = torch.zeros(len(prompts), longest - known, dtype=torch.long)
+        seen = torch.ones(len(prompts), longest, dtype=torch.bool)
         for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-            seen[row, longest - len(prompt) :] = True
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt[known:])
+            seen[row, known : known + longest - len(prompt)] = False
         self.model = model
         self.seen = seen.to(model.device)
         self.lengths = self.seen.sum(1)
-        positions = (self.seen.cumsum(1) - 1).clamp(min=0)
+        positions = (self.seen.cumsum(1) - 1).clamp(min=0)[:, known:]
+        cache = copy.deepcopy(prefix.cache) if prefix else None
+        if cache is not None:
+            cache.batch_repeat_interleave(len(prompts))
         output = model(
             input_ids=ids.to(model.device),
             attention_mask=self.seen.long(),
             position_ids=positions,
+            past_key_values=cache,
             use_cache=True,
             **_last_logits_only(model),
         )
@@ -61,7 +101,16 @@ class Branches:
 
         Returns:
             (prompts, n, vocabulary), float32 logits of the token after each.
+
+        Raises:
+            UnsupportedError: prompt and branches do not fit the window of a sliding attention.
         """
+        windows = [layer.sliding_window for layer in self.cache.layers if getattr(layer, "is_sliding", False)]
+        if visible.shape[2] > min(windows, default=visible.shape[2]):
+            raise UnsupportedError(
+                f"The attention of this model sees {min(windows)} tokens back, and a prompt with its branches takes "
+                f"{visible.shape[2]}. {ADVICE}"
+            )
         dtype = self.model.dtype
         mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
         mask = mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None]
@@ -88,16 +137,15 @@ def require_branches(model: "PreTrainedModel") -> None:
         UnsupportedError: they are not, as with models that keep no keys and values of single tokens, or whose
             attention takes no mask of one's own.
     """
-    advice = "Use --no-early-stop with the decodings authors and greedy, which asks transformers to generate."
     attention = getattr(model.config, "_attn_implementation", None)
     if attention not in ATTENTIONS:
-        raise UnsupportedError(f"The attention of this model is {attention!r}: expected sdpa or eager. {advice}")
-    longer, prompt = [2, 3, 4, 5, 6, 7, 8], [4, 5, 6, 7, 8]  # the second is padded
+        raise UnsupportedError(f"The attention of this model is {attention!r}: expected sdpa or eager. {ADVICE}")
+    longer, prompt = [2, 3, 4, 5, 6, 7, 8], [2, 3, 6, 7, 8]  # the second is padded
     first, second = [9, 10], [11, 10]
     try:
         texts = torch.tensor([prompt + first, prompt + second], device=model.device)
         plain = model(input_ids=texts).logits[:, -1].float()
-        branches = Branches(model, [longer, prompt])
+        branches = Branches(model, [longer, prompt], read_prefix(model, [longer, prompt]))
         visible = branches.seen[:, None].expand(2, 2, -1)
         own = torch.eye(2, dtype=torch.bool, device=model.device).expand(2, 2, 2)
         for depth, pair in enumerate(zip(first, second, strict=True)):
@@ -106,12 +154,12 @@ def require_branches(model: "PreTrainedModel") -> None:
             logits = branches.extend(tokens.to(model.device), visible, depths.to(model.device))
         branched = logits[1]
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-        raise UnsupportedError(f"This model cannot follow branches of a text: {error}. {advice}") from error
+        raise UnsupportedError(f"This model cannot follow branches of a text: {error}. {ADVICE}") from error
     off, apart = (branched - plain).abs().mean(), (plain[0] - plain[1]).abs().mean()
     if off > (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1) * apart:
         raise UnsupportedError(
             f"This model mixes up branches of a text: its logits are off by {off:.1e} on average, where two texts are "
-            f"{apart:.1e} apart. {advice}"
+            f"{apart:.1e} apart. {ADVICE}"
         )
 
 

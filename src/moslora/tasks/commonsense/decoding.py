@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from .branches import Branches
+from .branches import Branches, Prefix
 from .score import extract_answer, settled_answer
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def search(
     *,
     beams: int,
     max_new_tokens: int,
+    prefix: Prefix | None = None,
 ) -> list[str]:
     """The answer to each prompt, cut where nothing more can change what `extract_answer` finds in it.
 
@@ -89,10 +90,11 @@ def search(
         stops: tokens that end an answer.
         beams: 1 is greedy search.
         max_new_tokens: at most generated.
+        prefix: of all prompts, if it has been read.
     """
     searches = [_Search(beams, max_new_tokens) for _ in prompts]
     active = list(range(len(prompts)))
-    branches = Branches(model, prompts)
+    branches = Branches(model, prompts, prefix)
     logits = branches.logits[:, None]
     visible = branches.seen[:, None]
     for depth in range(max_new_tokens):

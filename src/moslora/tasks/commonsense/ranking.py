@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from .branches import Branches
+from .branches import Branches, Prefix, common_prefix
 from .prompt import chat_ids, evaluation_prompt
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def tokenize_choice(
     else:
         question = evaluation_prompt(item["instruction"], item["input"])
         texts = tokenizer([question + answer for answer in answers])["input_ids"]
-    columns = enumerate(zip(*texts, strict=False))
-    shared = next((place for place, column in columns if len(set(column)) > 1), min(map(len, texts)))
+    shared = common_prefix(texts)
     own = [text[shared:] for text in texts]
     if any(not a or (a is not b and a == b[: len(a)]) for a in own for b in own):
         own = [[*tokens, tokenizer.eos_token_id] for tokens in own]
@@ -61,14 +60,15 @@ def tokenize_choice(
 
 
 @torch.inference_mode()
-def rank(model: "PreTrainedModel", choices: Sequence[Choice]) -> list[list[float]]:
+def rank(model: "PreTrainedModel", choices: Sequence[Choice], prefix: Prefix | None = None) -> list[list[float]]:
     """Scores of the options of each question, log-probabilities in nats.
 
     Args:
         model: one that passes `branches.require_branches`.
         choices: questions, at best of about one length.
+        prefix: of the shared tokens of all, if it has been read.
     """
-    branches = Branches(model, [choice.shared for choice in choices])
+    branches = Branches(model, [choice.shared for choice in choices], prefix)
     chains = [[tokens[:-1] for tokens in choice.own] for choice in choices]
     width = max(sum(map(len, chain)) for chain in chains)
     after_shared = branches.logits.log_softmax(-1)
