@@ -81,6 +81,32 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def trained(tiny_model: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has learned the form of the answer."""
+    from moslora.tasks.commonsense.config import CommonsenseTrainConfig
+    from moslora.tasks.commonsense.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    config = CommonsenseTrainConfig(
+        model=str(tiny_model),
+        data=(str(questions / "train.json"),),
+        target_modules=("all-linear",),
+        rank=8,
+        dropout=0.0,
+        batch_size=8,
+        micro_batch_size=8,
+        max_steps=60,
+        learning_rate=2e-2,
+        warmup_steps=5,
+        logging_steps=10,
+        save_steps=60,
+        train_on_inputs=False,
+    )
+    train(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def moslora_command() -> list[str]:
     """The command line of `moslora`, for a process of its own."""
     return [sys.executable, "-c", "import sys; from moslora.cli import main; sys.exit(main())"]

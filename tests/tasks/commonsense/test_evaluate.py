@@ -11,33 +11,9 @@ from moslora import runs
 from moslora.errors import DataError, RunError
 from moslora.tasks.commonsense import answering
 from moslora.tasks.commonsense import evaluate as evaluation
-from moslora.tasks.commonsense.config import CommonsenseEvalConfig, CommonsenseTrainConfig
+from moslora.tasks.commonsense.config import CommonsenseEvalConfig
 from moslora.tasks.commonsense.evaluate import evaluate
 from moslora.tasks.commonsense.prompt import evaluation_prompt
-from moslora.tasks.commonsense.train import train
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_model, questions, tmp_path_factory):
-    """A run that has learned the form of the answer."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    config = CommonsenseTrainConfig(
-        model=str(tiny_model),
-        data=(str(questions / "train.json"),),
-        target_modules=("all-linear",),
-        rank=8,
-        dropout=0.0,
-        batch_size=8,
-        micro_batch_size=8,
-        max_steps=60,
-        learning_rate=2e-2,
-        warmup_steps=5,
-        logging_steps=10,
-        save_steps=60,
-        train_on_inputs=False,
-    )
-    train(config, folder)
-    return folder
 
 
 @pytest.fixture
