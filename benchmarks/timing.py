@@ -20,7 +20,10 @@ class Ratio(NamedTuple):
 
 
 def interleave(
-    arms: Mapping[str, Callable[[], object]], rounds: int, after: Callable[[], object] = lambda: None
+    arms: Mapping[str, Callable[[], object]],
+    rounds: int,
+    after: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of every arm in every round. The order turns from round to round; one round before is not counted.
 
@@ -28,17 +31,18 @@ def interleave(
         arms: name -> one measurement's work.
         rounds: rounds that count.
         after: called after each round, for example to move a progress bar.
+        clock: of seconds; time.process_time for work of one thread on a processor that others use too.
     """
     names = list(arms)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             _synchronize()
-            start = time.perf_counter()
+            start = clock()
             arms[name]()
             _synchronize()
             if number:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
         after()
     return seconds
 
