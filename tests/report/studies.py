@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy
 import safetensors.numpy
+from scipy import special
 
 from moslora import runs
 
@@ -55,7 +56,12 @@ def write_study(
     for cell in cells:
         _write_cell(folder / "cells" / cell["name"], cell, steps, draw)
     config = {"model": "embedded", "data": "embedded", "methods": list(methods), "learning_rates": list(rates)}
-    config |= {"seeds": list(seeds), "train_fraction": list(fractions), "jobs": 2, "merge": True, "out": str(folder)}
+    config |= {
+        "seeds": list(seeds),
+        "train_fractions": list(fractions),
+        "rank": 8,
+        "evaluation": {"data": "tests", "num_beams": 1},
+    }
     runs.write_json(
         folder / "study.json",
         {"task": "commonsense", "config": config, "baseline": methods[0], "benchmarks": list(benchmarks)}
@@ -120,7 +126,12 @@ def _interval(values: Sequence[float]) -> list[float] | None:
 
 def _against(averages: Sequence[float], baseline: Sequence[float], draw: Random) -> dict[str, Any]:
     differences = [mine - theirs for mine, theirs in zip(averages, baseline, strict=True)]
-    p = draw.random() ** 3
+    t = (
+        stats.mean(differences) / (stats.stdev(differences) / math.sqrt(len(differences)))
+        if len(differences) > 1
+        else 0
+    )
+    p = 2 * float(special.stdtr(max(len(differences) - 1, 1), -abs(t)))
     found = {"difference": stats.mean(differences), "interval": _interval(differences)}
     return found | {"p": p, "p_holm": min(1.0, 3 * p), "seeds_needed": draw.randrange(3, 400)}
 

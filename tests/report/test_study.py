@@ -4,6 +4,7 @@ import csv
 import html.parser
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,9 @@ def study(tmp_path_factory):
 
 def test_the_page_has_the_numbers_of_the_statistics(study):
     _, statistics, page = study
-    header, base, *rows = next(table for table in page.tables if table[0][1][0] == "learning rate")
+    header, base, *rows = next(
+        table for table in page.tables if table[0][2][0].startswith("minus") and len(table[0]) > 6
+    )
     names = [text for text, _ in header]
     assert float(base[names.index("average")][1]) == statistics["base"]["average"]
     assert [row[0][0] for row in rows] == list(studies.METHODS)
@@ -77,7 +80,7 @@ def test_the_page_has_the_numbers_of_the_statistics(study):
         assert float(values["average"][1]) == arm["average"]["mean"]
         assert int(values["parameters"][1]) == arm["parameters"]
         if arm["method"] == "lora":
-            assert values["minus lora"][0] == "baseline"
+            assert values["minus lora"] == ["–", None]  # noqa: RUF001
         else:
             assert float(values["minus lora"][1]) == arm["against_baseline"]["difference"]
             assert float(values["p (Holm)"][1]) == arm["against_baseline"]["p_holm"]
@@ -153,7 +156,7 @@ def test_published_numbers_stay_in_their_own_tables(study, tmp_path):
     ]
     assert [cell[0] for cell in table[-1]][:4] == ["MoSLoRA", "28.4M", "8.2h", "31G"]
     assert "85.6" in table[-1][-1]
-    ours = next(table for table in page.tables if table[0][1][0] == "learning rate")
+    ours = next(table for table in page.tables if table[0][2][0].startswith("minus") and len(table[0]) > 6)
     assert "LLaMA" not in json.dumps(ours)
 
 
@@ -179,7 +182,9 @@ def test_no_name_can_put_markup_into_the_report(tmp_path):
     statistics = studies.write_study(tmp_path, steps=9, **sizes)
     statistics["conclusions"] = [HOSTILE]
     statistics["failed"] = [{"cell": HOSTILE, "error": HOSTILE}]
-    statistics["initialisation"] = [{"method": HOSTILE, "against": HOSTILE, "difference": 0.1, "p": 0.5}]
+    pair = {"method": HOSTILE, "against": HOSTILE, "difference": 0.1, "p": 0.5}
+    entry = {"train_fraction": 1.0, "moslora_against_lora": None, "comparisons": [pair], "conclusion": HOSTILE}
+    statistics["initialisation"] = [entry]
     runs.write_json(tmp_path / "statistics.json", statistics)
     path = write_report(tmp_path, tmp_path / "report")
     page = Parser(path.read_text(encoding="utf-8"))
@@ -236,7 +241,7 @@ def test_statistics_that_lack_something_are_an_error_that_says_what(tmp_path):
 def test_a_study_of_one_seed_has_no_intervals_and_the_report_says_so_with_a_dash(tmp_path):
     studies.write_study(tmp_path, methods=("lora", "moslora"), rates=(1e-3,), seeds=(0,), steps=9)
     page = Parser(write_report(tmp_path, tmp_path / "report").read_text(encoding="utf-8"))
-    header, *rows = next(table for table in page.tables if table[0][1][0] == "learning rate")
+    header, *rows = next(table for table in page.tables if table[0][2][0].startswith("minus") and len(table[0]) > 6)
     assert rows[1][[text for text, _ in header].index("average")][0].endswith(" –")  # noqa: RUF001
 
 
@@ -246,7 +251,7 @@ def test_the_command_refuses_what_it_cannot_place(tmp_path, capsys):
     assert main(["report", *cells]) == 1
     assert "--out" in capsys.readouterr().err
     assert main(["report", *cells, "--out", str(tmp_path / "out")]) == 0
-    assert "seed0)" in (tmp_path / "out" / "results.csv").read_text()
+    assert "(seed 0)" in (tmp_path / "out" / "results.csv").read_text()
     assert main(["report", str(tmp_path / "s"), cells[0], "--out", str(tmp_path / "out2")]) == 1
     assert "report it alone" in capsys.readouterr().err
     assert main(["report", str(tmp_path)]) == 1
@@ -258,3 +263,21 @@ def test_a_report_needs_no_torch(tmp_path):
     code = "import sys\nfrom moslora.cli import main\nmain(['report', sys.argv[1]])\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_command_on_the_page_asks_for_the_same_study(study):
+    folder, _, page = study
+    words = shlex.split("".join(page.words[page.words.index("To repeat the study:") + 1 :]).strip().partition("\n")[0])
+    assert words[:3] == ["moslora", "compare", "commonsense"]
+    flags = {}
+    for word in words[3:]:
+        if word.startswith("--"):
+            flags[word] = []
+        else:
+            flags[list(flags)[-1]].append(word)
+    record = runs.read_json(folder / "study.json")
+    assert tuple(flags["--methods"]) == studies.METHODS
+    assert flags["--benchmarks"] == record["benchmarks"]
+    assert [float(rate) for rate in flags["--learning-rates"]] == record["config"]["learning_rates"]
+    assert flags["--train-fractions"] == ["1.0"]
+    assert (flags["--tests"], flags["--set"], flags["--eval"]) == (["tests"], ["rank=8"], ["num_beams=1"])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WIDTH = 4.8  # inches: the text is legible on a phone, where the figure is as wide as the screen
 LARGEST_SVG = 300_000  # characters; a larger figure becomes a PNG
 DPI = 150
+FAR = 0.6  # of the width of the axes, left of which a label stands beside its point
 # Text stays text, and a $ in a file name is no formula.
 _STYLE: Any = {
     "text.parse_math": False,
@@ -65,9 +66,9 @@ def panels(count: int, height: float = 1.35, most_columns: int = 3, **options: A
 
 
 def shortened(label: str, length: int = 24) -> str:
-    """A label that leaves room for the figure."""
-    label = " ".join(label.split())
-    return label if len(label) <= length else f"{label[: length - 1]}…"
+    """A label that leaves room for the figure: its beginning and its end."""
+    label, half = " ".join(label.split()), length // 2
+    return label if len(label) <= length else f"{label[:half]}…{label[-half + 1 :]}"
 
 
 def freeze(figure: "Figure") -> None:
@@ -90,11 +91,18 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 def label_at_the_right(axes: "Axes", labels: Sequence[tuple[str, float, float, str]]) -> None:
     """Write labels in a column right of the axes, each joined to its point by a thin line.
 
+    A point that is far from that column has its label beside it.
+
     Args:
         axes: with final limits and size.
         labels: text, x and y of the point, colour.
     """
     low, high = axes.get_ylim()
+    to_share = (axes.transData + axes.transAxes.inverted()).transform
+    far = [label for label in labels if to_share(label[1:3])[0] < FAR]
+    labels = [label for label in labels if label not in far]
+    for text, x, y, _ in far:
+        axes.annotate(shortened(text), (x, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
     height = axes.get_figure().get_figheight()  # type: ignore[union-attr]
     gap = 0.155 / height * (high - low)  # a line of text
     for (text, x, y, colour), place in zip(labels, spread([label[2] for label in labels], gap), strict=True):

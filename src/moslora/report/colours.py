@@ -45,8 +45,13 @@ _LOOKS = {
 }
 
 
-def look(method: str) -> Look:
-    """Colour and marker of a method; of one that is not known, such as a file's, always the same by its name."""
+def look(label: str) -> Look:
+    """Colour and marker of a method; of one that is not known, such as a file's, always the same by its name.
+
+    Args:
+        label: the method; what follows it in parentheses says which of its runs, and does not count.
+    """
+    method = label.partition(" (")[0]
     if method in _LOOKS:
         return _LOOKS[method]
     number = hashlib.sha256(method.encode()).digest()[0]

@@ -70,7 +70,7 @@ def losses_figure(curves: Mapping[str, Sequence[Curve]], reference: str | None =
             for line in lines:
                 place.plot(*line, color=colour, alpha=0.35, linewidth=0.8)
             place.plot(*means[label], color=colour, linewidth=1.8)
-            place.set_title(shortened(label), loc="left")
+            place.set_title(shortened(label, 20), loc="left")
             place.set_yscale("log")
             place.yaxis.set_major_formatter("{x:g}")
             place.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -113,7 +113,9 @@ def accuracies_figure(summaries: Sequence[Summary]) -> "Figure":
         axes.set(ylabel="accuracy (%), 95 % interval", ylim=(0, 100), xlim=(-0.5, len(names) - 0.5))
         slanted: dict[str, Any] = {"rotation": 30, "ha": "right"} if len(names) > 4 else {}
         axes.set_xticks(range(len(names)), names, **slanted)
-        figure.legend(frameon=False, loc="outside upper left", ncols=min(len(summaries), 4))
+        longest = max(len(shortened(summary.label)) for summary in summaries)
+        columns = min(len(summaries), max(1, 60 // (longest + 6)))
+        figure.legend(frameon=False, loc="outside upper left", ncols=columns)
     return figure
 
 

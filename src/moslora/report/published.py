@@ -96,7 +96,7 @@ def _table(published: Mapping[str, Any], name: str, caption: str, costs: bool = 
         ]
         for row in published[name]
     ]
-    return Table(caption, header, rows, wide=True)
+    return Table(caption, header, rows)
 
 
 def _inits(published: Mapping[str, Any], theirs: str) -> Table:

@@ -13,8 +13,11 @@ from .mixers import mixers_by_method, read_mixers
 from .page import Cell, Code, Page, Picture, Section, Table, write_page
 from .summary import Summary, summarize, summarize_base, table
 from .tables import settings_table
+from .texts import rate
 
 MOST_ACCURACIES = 40  # runs times benchmarks in one figure
+# Settings that tell runs of one method apart -> their short names.
+_TOLD_APART = {"learning_rate": "lr", "train_fraction": "data", "rank": "r", "seed": "seed"}
 
 
 def write_runs_report(folders: Sequence[Path], out: Path, note: str | None = None) -> Path:
@@ -49,11 +52,12 @@ def write_runs_report(folders: Sequence[Path], out: Path, note: str | None = Non
     return write_page(page, out)
 
 
-def curves_section(folders: Mapping[str, Path | Sequence[Path]]) -> list[Section]:
+def curves_section(folders: Mapping[str, Path | Sequence[Path]], reference: str | None = None) -> list[Section]:
     """Training losses of every label's runs, as a list of one section; empty if nothing was logged.
 
     Args:
         folders: label -> run folder, or folders.
+        reference: the label to draw behind the others; the first by default.
     """
     curves, silent = {}, []
     for label, each in folders.items():
@@ -68,12 +72,12 @@ def curves_section(folders: Mapping[str, Path | Sequence[Path]]) -> list[Section
     if not curves:
         return []
     alt = f"Training loss over optimizer steps, one panel each for {', '.join(curves)}."
-    reference = next(iter(curves))
+    reference = reference if reference in curves else next(iter(curves))
     caption = (
         "Training loss over optimizer steps, smoothed (exponential mean, weight of the past 0.6). Thin lines: one run "
         f"each; thick line: their mean; dashed: the mean of {reference}."
     )
-    return [Section("Training loss", [Picture("losses", losses_figure(curves), alt, caption), *silent])]
+    return [Section("Training loss", [Picture("losses", losses_figure(curves, reference), alt, caption), *silent])]
 
 
 def mixers_section(folders: Mapping[str, Path]) -> list[Section]:
@@ -143,10 +147,20 @@ def _rows(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """A name a run: its method, with the folder's name or its whole path where methods recur."""
-    methods = [str(runs.finished_record(folder).get("config", {}).get("method", "?")) for folder in folders]
-    for name in (lambda folder: "", lambda folder: f" ({folder.name})", lambda folder: f" ({folder})"):
-        labels = [method + name(folder) for method, folder in zip(methods, folders, strict=True)]
-        if len(set(labels)) == len(labels):
-            return labels
+    """A name a run: its method, with what else is not the same in all of them."""
+    configs = [runs.finished_record(folder).get("config", {}) for folder in folders]
+    differing = [key for key in _TOLD_APART if len({str(config.get(key)) for config in configs}) > 1]
+    labels, whole = [], []
+    for config, folder in zip(configs, folders, strict=True):
+        method = str(config.get("method", "unknown method"))
+        facts = [f"{_TOLD_APART[key]} {_plain(config.get(key))}" for key in differing]
+        labels.append(f"{method} ({', '.join(facts)})" if facts else method)
+        whole.append(f"{method} ({folder})")
+    for names in (labels, whole):
+        if len(set(names)) == len(names):
+            return names
     raise ConfigError("The same run folder was named twice: name each once.")
+
+
+def _plain(value: Any) -> str:
+    return rate(value) if isinstance(value, float) and value < 0.01 else str(value)

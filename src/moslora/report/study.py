@@ -1,12 +1,12 @@
 """The report of a study: what `moslora compare` found, as one page."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from .. import runs
 from ..errors import DataError, RunError
+from .command import study_command
 from .page import Cell, Code, Page, Picture, Section, Table, write_page
 from .published import published_section, same_benchmarks
 from .run_folders import commit_of, curves_section, mixers_section, write_runs_report
@@ -72,12 +72,12 @@ def _page(folder: Path, study: Mapping[str, Any], statistics: Mapping[str, Any],
     sections = [_conclusions(statistics)]
     if arms:
         sections += [
-            _results(statistics, benchmarks, shares),
+            _results(statistics, whole, benchmarks),
             *_initialisation(statistics),
-            *_fractions(arms, shares),
+            *_fractions(statistics, benchmarks, shares),
             _parameters(whole),
             *_rates(statistics, shares[0]),
-            *curves_section(_cells(folder, study, whole)),
+            *curves_section(_cells(folder, study, whole), statistics["baseline"]),
             *mixers_section({method: cells[0] for method, cells in _cells(folder, study, whole).items()}),
         ]
     if published == "always" or (published == "auto" and same_benchmarks(benchmarks)):
@@ -107,17 +107,14 @@ def _conclusions(statistics: Mapping[str, Any]) -> Section:
     return Section("Conclusions", items)
 
 
-def _results(statistics: Mapping[str, Any], benchmarks: Sequence[str], shares: Sequence[float]) -> Section:
+def _results(statistics: Mapping[str, Any], arms: Sequence[Any], benchmarks: Sequence[str]) -> Section:
     baseline, base = statistics["baseline"], statistics["base"]
-    items: list[Any] = []
-    for share in shares:
-        arms = [arm for arm in statistics["arms"] if arm["train_fraction"] == share]
-        if share == shares[0]:
-            items.append(_arms_picture(arms, baseline, base, statistics["interval"]))
-        items.append(results_table(arms, benchmarks, baseline, base, statistics["interval"]))
-    items += [f"Test: {statistics['test']}. Learning rates: chosen by the {statistics['selection']}."]
-    first = [arm for arm in statistics["arms"] if arm["train_fraction"] == shares[0]]
-    return Section("Results", [*items, *([seeds] if (seeds := seeds_table(first, baseline)) else [])])
+    items: list[Any] = [
+        _arms_picture(arms, baseline, base, statistics["interval"]),
+        results_table(arms, benchmarks, baseline, base, statistics["interval"]),
+        f"Test: {statistics['test']}. Learning rates: chosen by the {statistics['selection']}.",
+    ]
+    return Section("Results", [*items, *([seeds] if (seeds := seeds_table(arms, baseline)) else [])])
 
 
 def _arms_picture(arms: Sequence[Any], baseline: str, base: Mapping[str, Any] | None, interval: str) -> Picture:
@@ -126,7 +123,7 @@ def _arms_picture(arms: Sequence[Any], baseline: str, base: Mapping[str, Any] | 
         f"{arm['method']} {100 * arm['average']['mean']:.1f}" for arm in ordered
     )
     caption = (
-        f"Left: average accuracy; every small dot is a seed, the mark their mean, the bar its interval ({interval}). "
+        f"Left: average accuracy; the mark is the mean, the bar its interval ({interval}), every small dot a seed. "
         f"Dashed: the mean of {baseline}. Right: the difference to {baseline}; a bar that crosses the "
         "dashed line is compatible with no difference."
         + (f" The model before adaptation: {percent(base['average'])} %." if base else "")
@@ -136,17 +133,20 @@ def _arms_picture(arms: Sequence[Any], baseline: str, base: Mapping[str, Any] | 
 
 def _initialisation(statistics: Mapping[str, Any]) -> list[Section]:
     """Is it only the initialisation? A list of one section, or empty if the study did not ask."""
-    found = statistics.get("initialisation")
-    if not found:
-        return []
-    comparisons = found.get("comparisons", []) if isinstance(found, Mapping) else found
-    sentence = found.get("sentence") if isinstance(found, Mapping) else statistics.get("initialisation_sentence")
-    caption = "Pairs of arms that differ in the initialisation, or in whether the mixer is trained."
-    items: list[Any] = [sentence] if sentence else []
-    return [Section("Is it only the initialisation?", [*items, comparisons_table(comparisons, caption)])]
+    items: list[Any] = []
+    for entry in statistics.get("initialisation") or []:
+        gain = entry["moslora_against_lora"]
+        pairs = [{"method": "moslora", "against": "lora", **gain}] if gain else []
+        caption = (
+            f"moslora against lora, and against arms that start the same without a mixer that learns, on "
+            f"{fraction(entry['train_fraction'])} of the data. Intervals: {statistics['interval']}."
+        )
+        items += [entry["conclusion"], comparisons_table([*pairs, *entry["comparisons"]], caption)]
+    return [Section("Is it only the initialisation?", items)] if items else []
 
 
-def _fractions(arms: Sequence[Any], shares: Sequence[float]) -> list[Section]:
+def _fractions(statistics: Mapping[str, Any], benchmarks: Sequence[str], shares: Sequence[float]) -> list[Section]:
+    arms = statistics["arms"]
     if len(shares) < 2:
         return []
     alt = f"Average accuracy of {len({arm['method'] for arm in arms})} methods at {', '.join(map(fraction, shares))}."
@@ -154,14 +154,21 @@ def _fractions(arms: Sequence[Any], shares: Sequence[float]) -> list[Section]:
         "Average accuracy over the share of the training data; every dot a seed, lines join the means. The paper's "
         "Figure 4 shows this for LoRA and MoSLoRA."
     )
-    return [Section("Fewer training samples", [Picture("fractions", fractions_figure(arms), alt, caption)])]
+    items: list[Any] = [Picture("fractions", fractions_figure(arms), alt, caption)]
+    for share in shares[1:]:
+        own = [arm for arm in arms if arm["train_fraction"] == share]
+        items.append(results_table(own, benchmarks, statistics["baseline"], None, statistics["interval"]))
+    return [Section("Fewer training samples", items)]
 
 
 def _parameters(arms: Sequence[Any]) -> Section:
     alt = "Average accuracy over trained parameters: " + ", ".join(
         f"{arm['method']} {arm['parameters']:,} parameters" for arm in arms
     )
-    caption = "Average accuracy over the number of trained parameters, which has a logarithmic scale."
+    caption = (
+        "Average accuracy over the number of trained parameters, which has a logarithmic scale. The first figure has "
+        "the intervals: where they overlap, the order may be chance."
+    )
     return Section("Parameters against accuracy", [Picture("parameters", parameters_figure(arms), alt + ".", caption)])
 
 
@@ -172,9 +179,9 @@ def _rates(statistics: Mapping[str, Any], share: float) -> list[Section]:
     chosen = {arm["method"]: arm["learning_rate"] for arm in statistics["arms"] if arm["train_fraction"] == share}
     alt = f"Average accuracy over the learning rate, one panel each for {', '.join(chosen)}."
     caption = (
-        "Average accuracy over the learning rate. Hollow dots and dashed line: held-out training questions "
-        "(validation); full dots and line: test. Every dot is a seed. Dotted: the learning rate chosen on validation. "
-        "A choice at the edge of the sweep may not be the best there is."
+        "Average accuracy over the learning rate. Full dots and line: test; hollow dots and dashed line, where there "
+        "are any: held-out training questions (validation). Every dot is a seed. Dotted: the learning rate chosen by "
+        f"the {statistics['selection']}. A choice at the edge of the sweep may not be the best there is."
     )
     return [Section("Learning rates", [Picture("rates", rates_figure(sweep, chosen), alt, caption)])]
 
@@ -199,31 +206,14 @@ def _failed(statistics: Mapping[str, Any]) -> list[Section]:
 
 
 def _done(folder: Path, study: Mapping[str, Any], statistics: Mapping[str, Any]) -> Section:
-    words = study.get("command") or command_words(study)
     return Section(
         "How it was done",
         [
             "To repeat the study:",
-            Code(words if isinstance(words, str) else shlex.join(map(str, words))),
+            Code(study_command(study, folder)),
             settings_table(study["config"], "Settings."),
             settings_table({**study["versions"], **commit_of(study.get("git"))}, "Versions."),
             f"Cells: {len(study['cells'])}, of which {len(statistics['failed'])} failed. Intervals: "
             f"{statistics['interval']}. Test: {statistics['test']}. Selection: {statistics['selection']}.",
         ],
     )
-
-
-def command_words(study: Mapping[str, Any]) -> list[str]:
-    """The `moslora compare` command of a study, from its settings."""
-    words = ["moslora", "compare", str(study["task"])]
-    for name, value in study["config"].items():
-        flag = name.replace("_", "-")
-        if value is None:
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, (list, tuple)):
-            words += [f"--{flag}", *map(str, value)] if value else []
-        else:
-            words += [f"--{flag}", str(value)]
-    return words

@@ -27,7 +27,7 @@ def arms_figure(arms: Sequence[Arm], baseline: str) -> "Figure":
             colour, marker = look(arm["method"])
             average, against = arm["average"], arm["against_baseline"]
             seeds = [100 * accuracy for accuracy in average["accuracies"]]
-            left.plot(seeds, [place] * len(seeds), ".", color=colour, alpha=0.45, markersize=5)
+            left.plot(seeds, [place - 0.25] * len(seeds), ".", color=colour, alpha=0.6, markersize=4)
             _point(left, average["mean"], average["interval"], place, colour, marker)
             if against:
                 _point(right, against["difference"], against["interval"], place, colour, marker)
@@ -74,24 +74,24 @@ def fractions_figure(arms: Sequence[Arm]) -> "Figure":
 
 
 def parameters_figure(arms: Sequence[Arm]) -> "Figure":
-    """Average accuracy, with its interval, over the number of trained parameters."""
-    from matplotlib.ticker import NullFormatter
+    """Average accuracy over the number of trained parameters."""
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     with drawing():
         figure, [[axes]] = canvas(WIDTH, max(3.2, 0.2 * len(arms) + 0.9))
         labels = []
         for arm in arms:
             colour, marker = look(arm["method"])
-            average = arm["average"]
-            mean, interval = 100 * average["mean"], average["interval"]
-            error = None if interval is None else [[mean - 100 * interval[0]], [100 * interval[1] - mean]]
-            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5, "elinewidth": 0.8}
-            axes.errorbar([arm["parameters"]], [mean], yerr=error, **style)
+            mean = 100 * arm["average"]["mean"]
+            axes.plot([arm["parameters"]], [mean], color=colour, marker=marker, markersize=5)
             labels.append((arm["method"], arm["parameters"], mean, colour))
         axes.set_xscale("log")
+        counts = [arm["parameters"] for arm in arms]
+        axes.set_xlim(min(counts) / 1.6, max(counts) * 1.6)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if max(counts) > 30 * min(counts) else (1, 2, 5)))
         axes.xaxis.set_major_formatter(_short)
-        axes.xaxis.set_minor_formatter(NullFormatter() if _spans_a_decade(arms) else _short)
-        axes.set(xlabel="trained parameters (logarithmic)", ylabel="average accuracy (%), with interval")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="trained parameters (logarithmic)", ylabel="average accuracy (%)")
         label_at_the_right(axes, labels)
     return figure
 
@@ -101,11 +101,6 @@ def _short(number: float, _: float = 0) -> str:
         if number >= unit:
             return f"{number / unit:g}{letter}"
     return f"{number:g}"
-
-
-def _spans_a_decade(arms: Sequence[Arm]) -> bool:
-    counts = [arm["parameters"] for arm in arms]
-    return max(counts) > 5 * min(counts)
 
 
 def rates_figure(sweep: Sequence[Mapping[str, Any]], chosen: Mapping[str, float]) -> "Figure":
@@ -125,7 +120,7 @@ def rates_figure(sweep: Sequence[Mapping[str, Any]], chosen: Mapping[str, float]
                 _rate_line(place, own, kind)
             if method in chosen:
                 place.axvline(chosen[method], color="black", linewidth=0.8, linestyle=":")
-            place.set_title(shortened(method), loc="left")
+            place.set_title(shortened(method, 20), loc="left")
             place.set_xscale("log")
             place.set_xticks(rates, [rate(value) for value in rates])
             place.set_xticks([], minor=True)

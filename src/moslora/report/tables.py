@@ -20,7 +20,6 @@ from .texts import (
 )
 
 SIGNIFICANT = 0.05
-SEEDS = 2  # column of the number of seeds, left out where all arms have as many
 
 Arm = Mapping[str, Any]  # an entry of statistics.json's "arms"
 
@@ -28,7 +27,7 @@ Arm = Mapping[str, Any]  # an entry of statistics.json's "arms"
 def results_table(
     arms: Sequence[Arm], benchmarks: Sequence[str], baseline: str, base: Mapping[str, Any] | None, interval: str
 ) -> Table:
-    """One row an arm, as in the paper's Table 4, then what the table lacks: intervals and the test.
+    """One row an arm: the answer first, then what the paper's Table 4 has, in the order of a reader on a phone.
 
     Args:
         arms: of one share of the training data.
@@ -40,25 +39,25 @@ def results_table(
     alike = len({len(arm["seeds"]) for arm in arms}) == 1
     header = (
         "method",
-        "learning rate",
-        *([] if alike else ["seeds"]),
-        "parameters",
-        "time",
-        "memory",
-        *benchmarks,
         "average",
         f"minus {baseline}",
         "p (Holm)",
+        *benchmarks,
+        "learning rate",
+        "parameters",
+        "time",
+        "memory",
+        *([] if alike else ["seeds"]),
     )
     rows = [_base_row(base, benchmarks)] if base else []
     rows += [_row(arm, benchmarks) for arm in arms]
     if alike:
-        rows = [[*row[:SEEDS], *row[SEEDS + 1 :]] for row in rows]
+        rows = [row[:-1] for row in rows]
     seeds = f"{len(arms[0]['seeds'])} seeds" if alike else "seeds"
     share = fraction(arms[0]["train_fraction"])
     return Table(
-        f"Accuracy on the test questions (%), mean over {seeds}, after training on {share} of the data; below the "
-        f"average its interval ({interval}). Differences in percentage points. "
+        f"Accuracy on the test questions (%), mean over {seeds}, after training on {share} of the data; intervals "
+        f"below the means: {interval}. Differences in percentage points. "
         f"Bold: p below {SIGNIFICANT} after Holm's correction. "
         "Time is the mean of the training, memory the peak.",
         header,
@@ -68,39 +67,41 @@ def results_table(
 
 
 def _row(arm: Arm, benchmarks: Sequence[str]) -> list[Cell]:
-    average, against = arm["average"], arm["against_baseline"]
+    average = arm["average"]
     means = [arm["benchmarks"].get(name, {}).get("mean") for name in benchmarks]
-    row = [
+    return [
         Cell(arm["method"], colour=look(arm["method"]).colour),
+        Cell(percent(average["mean"]), average["mean"], note=percent_interval(average["interval"])),
+        *_difference(arm["against_baseline"]),
+        *(Cell(percent(mean), mean) for mean in means),
         Cell(rate(arm["learning_rate"]), arm["learning_rate"]),
-        Cell(str(len(arm["seeds"])), len(arm["seeds"])),
         Cell(count(arm["parameters"]), arm["parameters"]),
         Cell(duration(arm["seconds"]), arm["seconds"]),
         Cell(size(arm["peak_bytes"]), arm["peak_bytes"]),
-        *(Cell(percent(mean), mean) for mean in means),
-        Cell(percent(average["mean"]), average["mean"], note=percent_interval(average["interval"])),
+        Cell(str(len(arm["seeds"])), len(arm["seeds"])),
     ]
+
+
+def _difference(against: Mapping[str, Any] | None) -> list[Cell]:
+    """To the baseline, and its p; two cells."""
     if not against:
-        return [*row, Cell("baseline"), Cell(MISSING)]
-    p = against.get("p_holm")
+        return [Cell(MISSING), Cell(MISSING)]
+    p = against["p_holm"]
     strong = p is not None and p < SIGNIFICANT
-    return [
-        *row,
-        Cell(points(against["difference"]), against["difference"], points_interval(against["interval"]), strong),
-        Cell(p_value(p), p, strong=strong),
-    ]
+    found = against["difference"]
+    return [Cell(points(found), found, points_interval(against["interval"]), strong), Cell(p_value(p), p, "", strong)]
 
 
 def _base_row(base: Mapping[str, Any], benchmarks: Sequence[str]) -> list[Cell]:
     found = [base["benchmarks"].get(name, {}).get("accuracy") for name in benchmarks]
     return [
         Cell("base model, not adapted"),
-        *[Cell(MISSING)] * 2,
-        Cell("0", 0),
-        *[Cell(MISSING)] * 2,
-        *(Cell(percent(accuracy), accuracy) for accuracy in found),
         Cell(percent(base["average"]), base["average"]),
         *[Cell(MISSING)] * 2,
+        *(Cell(percent(accuracy), accuracy) for accuracy in found),
+        Cell(MISSING),
+        Cell("0", 0),
+        *[Cell(MISSING)] * 3,
     ]
 
 
@@ -176,8 +177,11 @@ def sweep_rows(sweep: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def settings_table(values: Mapping[str, Any], caption: str) -> Table:
-    """Names and values as they are."""
-    rows = [[Cell(str(name)), Cell(_plain(value))] for name, value in values.items()]
+    """Names and values as they are; a mapping inside is a row for each of its values."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= {f"{name}: {key}": each for key, each in value.items()} if isinstance(value, Mapping) else {name: value}
+    rows = [[Cell(name), Cell(_plain(value))] for name, value in flat.items()]
     return Table(caption, ("setting", "value"), rows, text=True)
 
 

@@ -17,7 +17,10 @@ def percent_interval(interval: Sequence[float] | None) -> str:
 
 def points(difference: float | None) -> str:
     """A difference of shares in percentage points, with its sign."""
-    return MISSING if difference is None else f"{100 * difference:+.1f}".replace("-", "−")  # noqa: RUF001
+    if difference is None:
+        return MISSING
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")  # noqa: RUF001
 
 
 def points_interval(interval: Sequence[float] | None) -> str:
