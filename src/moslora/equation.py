@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .errors import ConfigError, ShapeError
 
-Mixer = Literal["learnable", "butterfly", "identity"]
+Mixer = Literal["learnable", "frozen", "butterfly", "identity"]
 MixerInit = Literal["kaiming_uniform", "orthogonal", "normal", "identity", "zeros"]
 
 MIXERS: tuple[Mixer, ...] = get_args(Mixer)
@@ -205,7 +205,7 @@ def unfold(A: Tensor, M: Tensor) -> Tensor:
 def subspace_count(mixer: Mixer, r: int) -> int:
     """Number of rank-1 subspaces that are summed: Table 2 of the paper."""
     check_mixer_rank(mixer, r)
-    return {"identity": r, "butterfly": 2 * r, "learnable": r * r}[mixer]
+    return {"identity": r, "butterfly": 2 * r, "frozen": r * r, "learnable": r * r}[mixer]
 
 
 def trained_parameter_count(layers: Iterable[tuple[int, int]], r: int, mixer: Mixer) -> int:

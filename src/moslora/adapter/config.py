@@ -30,10 +30,11 @@ class MosLoraConfig(LoraConfig):
     Every argument of `peft.LoraConfig` keeps its meaning.
 
     Args:
-        mixer: "learnable" trains an r x r mixer (MoSLoRA), "butterfly" fixes [[I, I], [I, I]] (two-subspaces mixing,
-            even rank), "identity" is plain LoRA.
-        init_mixer: start of a learnable mixer: "kaiming_uniform", "orthogonal", "normal", "identity" or "zeros". With
-            an `init_lora_weights` that is derived from the base weight, the orthogonal matrix nearest to it is taken.
+        mixer: "learnable" trains an r x r mixer (MoSLoRA), "frozen" draws the same mixer and leaves it as it is,
+            "butterfly" fixes [[I, I], [I, I]] (two-subspaces mixing, even rank), "identity" is plain LoRA.
+        init_mixer: start of a learnable or frozen mixer: "kaiming_uniform", "orthogonal", "normal", "identity" or
+            "zeros". With an `init_lora_weights` that is derived from the base weight, the orthogonal matrix nearest to
+            it is taken.
         mixer_pattern: module name or regex -> mixer, for layers that differ from `mixer`. Matched as `rank_pattern`
             is, against the end of the module's name: `{".*vision_tower.*": "identity"}`.
         kernel: how linear layers compute: "auto", "reference" (PEFT's own code), "fused" or "remat"; see `moslora.ops`.
@@ -48,7 +49,7 @@ class MosLoraConfig(LoraConfig):
     )
     init_mixer: MixerInit = field(
         default="kaiming_uniform",
-        metadata={"help": f"Start of a learnable mixer, one of {', '.join(get_args(MixerInit))}."},
+        metadata={"help": f"Start of a learnable or frozen mixer, one of {', '.join(get_args(MixerInit))}."},
     )
     mixer_pattern: dict[str, Mixer] | None = field(
         default_factory=dict,
@@ -87,7 +88,7 @@ class MosLoraConfig(LoraConfig):
 
     def _never_learns(self) -> bool:
         zero_B = self.init_lora_weights in (True, "gaussian", "eva")
-        return self.mixer == "learnable" and self.init_mixer == "zeros" and zero_B
+        return self.mixer in ("learnable", "frozen") and self.init_mixer == "zeros" and zero_B
 
 
 def _check_regex(pattern: str) -> None:

@@ -129,9 +129,13 @@ def _obstacle_in_factor(module: nn.Module) -> str | None:
     return None
 
 
-def _down_factors(down: nn.Module) -> tuple[Any, Tensor | None]:
+def _down_factors(down: Any) -> tuple[Any, Tensor | None]:
     """A and M; the butterfly's M is folded into A, which costs two additions."""
     if type(down) is not MixedLinear:
         return down._parameters["weight"], None
+    raw: Any = down._parameters["raw"]
+    if down.mixer_kind == "frozen":
+        frozen: Any = down._buffers["mixer"]
+        return raw, frozen.to(raw.dtype)  # PEFT casts parameters only
     mixer = down._parameters["mixer"]
-    return (down.effective(), None) if mixer is None else (down._parameters["raw"], mixer)
+    return (down.effective(), None) if mixer is None else (raw, mixer)

@@ -127,7 +127,7 @@ def mix(layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixe
     shape = (r, r) if experts == 1 else (experts, r, r)
 
     mixer = None
-    if kind == "learnable":
+    if kind in ("learnable", "frozen"):
         mixer = shared_mixer if shared_mixer is not None else _new_mixer(layer, shape, raw, config)
     if config.init_lora_weights not in FREE_INITS and shared_mixer is None:
         _keep_function(layer, raw, mixer, is_embedding)
@@ -186,6 +186,11 @@ def _mix_projection(layer: MixedLayer, name: str, kind: Any, mixer: nn.Parameter
 
 
 def _mix_embedding(layer: MixedLayer, name: str, kind: Any, mixer: nn.Parameter | None) -> None:
+    if kind == "frozen":
+        raise UnsupportedError(
+            f"{layer.mixer_target}: an embedding's mixer cannot be frozen. Leave this layer out with "
+            f"mixer_pattern={{'{layer.mixer_target}': 'identity'}} or use mixer='learnable'."
+        )
     if not isinstance(layer.lora_embedding_B, MixedEmbeddingFactors):
         layer.lora_embedding_mixer = nn.ParameterDict()
         layer.lora_embedding_B = MixedEmbeddingFactors(layer.lora_embedding_B, layer.lora_embedding_mixer)

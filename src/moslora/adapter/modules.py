@@ -75,13 +75,14 @@ class MixedFactor(nn.Module):
 
     Attributes:
         raw: A (r, *in), or (experts * r, d_in).
-        mixer: (r, r) or (experts, r, r); None for the fixed butterfly.
-        mixer_kind: "learnable" or "butterfly"; "identity" needs no such module.
+        mixer: (r, r) or (experts, r, r): a parameter if it is learnable, a buffer if it is frozen, so that nothing
+            that unfreezes an adapter reaches it; None for the butterfly.
+        mixer_kind: "learnable", "frozen" or "butterfly"; "identity" needs no such module.
         experts: number of independent mixers.
     """
 
     raw: nn.Parameter
-    mixer: nn.Parameter | None
+    mixer: Tensor | None
     mixer_kind: Mixer
     experts: int
 
@@ -91,14 +92,18 @@ class MixedFactor(nn.Module):
         raw = module._parameters.pop("weight")
         module.__class__ = MIXED_CLASSES[type(module)]
         module.register_parameter("raw", raw)
-        module.register_parameter("mixer", mixer)
+        if kind == "frozen":
+            assert mixer is not None
+            module.register_buffer("mixer", mixer.detach())
+        else:
+            module.register_parameter("mixer", mixer)
         adopted = cast(MixedFactor, module)
         adopted.mixer_kind, adopted.experts = kind, experts
 
     def unmix(self) -> None:
         """Turn back into the plain class, in place, with `M @ A` as the parameter `weight`."""
         weight = nn.Parameter(self.effective().detach(), requires_grad=self.raw.requires_grad)
-        del self._parameters["raw"], self._parameters["mixer"], self.mixer_kind, self.experts
+        del self.raw, self.mixer, self.mixer_kind, self.experts
         plain = next(plain for plain, mixed in MIXED_CLASSES.items() if mixed is type(self))
         self.__class__ = plain  # type: ignore[assignment]
         self.register_parameter("weight", weight)

@@ -3,10 +3,12 @@
 from .authors import import_adapter
 from .export import ExportReport, export_adapter
 from .layers import Adapter, Layer, norm
+from .load import PEFT_TYPES as EXPORTABLE_TYPES
 from .load import load_adapter
 from .merge import merge_adapter
 
 __all__ = [
+    "EXPORTABLE_TYPES",
     "Adapter",
     "ExportReport",
     "Layer",

@@ -30,7 +30,7 @@ class Layer:
         A: raw, (r, *in), or (experts * r, d_in), expert after expert. For an embedding (r, words).
         B: (d_out, r, *1), or (d_out, r / groups, *1) of a grouped convolution, or (d_out, r * experts), in which the
             experts alternate. For an embedding (d, r).
-        M: (r, r) or (experts, r, r) of a learnable mixer; None for the fixed ones.
+        M: (r, r) or (experts, r, r) of a learnable or frozen mixer; None for the butterfly and the identity.
         mixer: kind.
         r: rank.
         scale: alpha / r, or alpha / sqrt(r) with rsLoRA.

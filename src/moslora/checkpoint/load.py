@@ -16,6 +16,7 @@ from .layers import Adapter, Layer
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's, before the name of a module of the base model
 PEFT_TYPES = ("MOSLORA", "LORA")
+WITH_MIXER = ("learnable", "frozen")  # kinds of which the file holds M
 
 # Ends of the keys of plain A, raw A, M and B. Raw A has a name of its own, so that no client takes it for plain A.
 PROJECTION = ("lora_A.weight", "lora_A.raw", "lora_A.mixer", "lora_B.weight")
@@ -116,7 +117,7 @@ class _LayerReader:
         extras = dict(self.parts)
         A_key = self.plain_key if mixer == "identity" else self.raw_key
         A, B = self._take(extras, A_key), self._take(extras, self.B_key)
-        M = self._take(extras, self.mixer_key) if mixer == "learnable" else None
+        M = self._take(extras, self.mixer_key) if mixer in WITH_MIXER else None
         theirs = [part for part in extras if part.startswith(("lora_AB", "lora_mixer"))]
         if theirs:
             self._fail(theirs[0], "a mixer of the authors' code", "none: run `moslora import` on the folder first")
@@ -187,7 +188,7 @@ class _LayerReader:
     def _is_possible(self, settings: tuple[int, float, Mixer]) -> bool:
         r, _, mixer = settings
         M = self.parts.get(self.mixer_key)
-        return (M is not None) == (mixer == "learnable") and (M is None or M.shape[-1] == r)
+        return (M is not None) == (mixer in WITH_MIXER) and (M is None or M.shape[-1] == r)
 
     def _parameter_names(self) -> list[str]:
         """Names of the target_parameters that this layer could stand for; none if it stands for a whole module."""

@@ -14,7 +14,7 @@ import transformers
 from transformers.trainer_callback import PrinterCallback
 
 from .. import runs
-from ..checkpoint import export_adapter
+from ..checkpoint import EXPORTABLE_TYPES, export_adapter
 from ..errors import CheckpointError, RunError
 from .progress import progress_bar
 
@@ -115,28 +115,42 @@ def fit(trainer: transformers.Trainer, run: runs.Run, checkpoint_limit: int) -> 
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             return trainer.state.global_step
         # All steps were done: one more, as Trainer would add, would change the result.
-        kept = Path(str(state.get("best_model_checkpoint") or checkpoint))
-        peft.set_peft_model_state_dict(trainer.model, safetensors.torch.load_file(kept / ADAPTER_WEIGHTS))
+        _load_weights(trainer.model, Path(str(state.get("best_model_checkpoint") or checkpoint)))
         return state["global_step"]
     finally:
         progress.bar.stop()
 
 
-def save_adapter(trainer: transformers.Trainer, folder: Path) -> None:
-    """Write FOLDER/adapter, the trained adapter as PEFT saves it, and FOLDER/lora, the equal plain LoRA.
+def save_trained(trainer: transformers.Trainer, folder: Path, tokenizer: transformers.PreTrainedTokenizerBase) -> None:
+    """Write FOLDER/adapter as PEFT saves it and, if there is one, FOLDER/lora, the equal plain LoRA.
+
+    Without an adapter, FOLDER/model is written instead, with the tokenizer: a model folder of transformers.
 
     Raises:
         CheckpointError: the plain LoRA, read back, is not equal.
     """
-    unfinished = folder / "adapter.unfinished"
+    adapted = isinstance(trainer.model, peft.PeftModel)
+    name = "adapter" if adapted else "model"
+    unfinished = folder / f"{name}.unfinished"
     trainer.save_model(str(unfinished))  # every process takes part, where the weights are spread
     if not runs.is_main_process():
         return
     (unfinished / "training_args.bin").unlink(missing_ok=True)  # a pickle; run.json says it all
-    for name in ("adapter", "lora"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    unfinished.rename(folder / "adapter")
-    export_adapter(folder / "adapter", folder / "lora", format="peft")
+    if not adapted:
+        tokenizer.save_pretrained(unfinished)
+    for old in (name, "lora"):
+        shutil.rmtree(folder / old, ignore_errors=True)
+    unfinished.rename(folder / name)
+    if adapted and trainer.model.active_peft_config.peft_type in EXPORTABLE_TYPES:
+        export_adapter(folder / "adapter", folder / "lora", format="peft")
+
+
+def _load_weights(model: Any, checkpoint: Path) -> None:
+    """Load what was trained, from a checkpoint of Trainer."""
+    if isinstance(model, peft.PeftModel):
+        peft.set_peft_model_state_dict(model, safetensors.torch.load_file(checkpoint / ADAPTER_WEIGHTS))
+    else:
+        model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
 
 
 def _read_state(checkpoint: Path) -> dict[str, Any]:

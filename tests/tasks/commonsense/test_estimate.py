@@ -8,9 +8,9 @@ import transformers
 
 from moslora.cli import main
 from moslora.errors import ConfigError
+from moslora.tasks.commonsense.attach import attach_adapter
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig
 from moslora.tasks.commonsense.estimate import estimate, saved_bytes
-from moslora.tasks.commonsense.train import attach_adapter
 
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -77,3 +77,23 @@ def test_activations_seen_on_the_meta_device_are_those_of_a_real_forward_pass(ti
 def test_an_unknown_model_says_so(tmp_path):
     with pytest.raises(ConfigError, match="Cannot read a model config"):
         estimate(CommonsenseTrainConfig(model=str(tmp_path)))
+
+
+def test_full_fine_tuning_trains_float32_weights(llama):
+    numbers = estimate(CommonsenseTrainConfig(model=llama, method="full", dtype="bfloat16"))
+    assert numbers.trainable == numbers.total == 8_030_261_248
+    assert (numbers.weight_bytes, numbers.adapter_bytes) == (4 * numbers.total, 0)
+
+
+@pytest.mark.parametrize("method", ["loha", "lokr", "adalora", "pissa", "moslora-dora", "moslora-frozen", "full"])
+def test_a_dry_run_of_a_method_counts_what_its_training_trains(tiny_model, method):
+    config = CommonsenseTrainConfig(model=str(tiny_model), method=method)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    real = sum(each.numel() for each in attach_adapter(base, config).parameters() if each.requires_grad)
+    assert estimate(config).trainable == real
+
+
+def test_a_matched_rank_is_estimated(tiny_model):
+    settings = {"model": str(tiny_model), "rank": 6, "alpha": 12}
+    lora = estimate(CommonsenseTrainConfig(method="lora", **settings))
+    assert estimate(CommonsenseTrainConfig(method="loha", match="lora", **settings)).trainable == lora.trainable

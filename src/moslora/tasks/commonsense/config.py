@@ -43,11 +43,14 @@ class CommonsenseTrainConfig(DataConfig):
     model: str
     """Folder of a causal language model, its hub id, or `embedded` for the small one of this package."""
     method: str = "moslora"
-    """moslora, ts-mixing, lora, or another name that the error for a wrong one lists."""
+    """moslora, ts-mixing, lora, full or another name of docs/methods.md, or file:CONFIG.json for any method of PEFT."""
+    match: str = ""
+    """Method to match in trained parameters: the rank becomes that at which `method` has as many as MATCH at `rank`,
+    and alpha / rank stays."""
 
     rank: int = 16
     """Rank r of the adapter."""
-    alpha: int = 32
+    alpha: float = 32
     """The update is scaled by alpha / rank."""
     dropout: float = 0.05
     """Dropout before the adapter."""

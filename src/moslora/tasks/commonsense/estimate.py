@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from ...errors import ConfigError
+from ...methods import FULL, trained_parameters
 from . import model
+from .attach import attach_adapter, match_rank
 from .config import CommonsenseTrainConfig, check
-from .train import attach_adapter
 
 ADAM_STATES = 2  # mean and variance of each gradient
 FORMULAS = (
@@ -57,24 +57,27 @@ def estimate(config: CommonsenseTrainConfig) -> Estimate:
     """
     check(config)
     base_config = model.load_config(config.model, config.trust_remote_code)
-    dtype = model.resolve_dtype(config.dtype)
+    config = match_rank(config, base_config)
+    full = config.method == FULL
+    dtype = torch.float32 if full else model.resolve_dtype(config.dtype)
     with torch.device("meta"):
         base = _empty_model(base_config, dtype, config.trust_remote_code)
         total = sum(parameter.numel() for parameter in base.parameters())
         adapted = attach_adapter(base, config)
-        trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-        shape = (config.micro_batch_size, config.max_tokens)
-        kept = saved_bytes(adapted.train(), shape)
-        if config.gradient_checkpointing:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
-            one_layer = kept // base_config.get_text_config().num_hidden_layers  # computed again in the backward pass
-            kept = saved_bytes(adapted, shape) + one_layer
+        trainable = trained_parameters(adapted)
+    # Outside: LoHa and LoKr draw a number on the default device and look at it.
+    shape = (config.micro_batch_size, config.max_tokens)
+    kept = saved_bytes(adapted.train(), shape)
+    if config.gradient_checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+        one_layer = kept // base_config.get_text_config().num_hidden_layers  # computed again in the backward pass
+        kept = saved_bytes(adapted, shape) + one_layer
     return Estimate(
         total=total,
         trainable=trainable,
         dtype=str(dtype).removeprefix("torch."),
         weight_bytes=total * dtype.itemsize,
-        adapter_bytes=4 * trainable,
+        adapter_bytes=0 if full else 4 * trainable,
         gradient_bytes=4 * trainable,
         optimizer_bytes=4 * ADAM_STATES * trainable,
         activation_bytes=kept,
@@ -128,8 +131,4 @@ def _fused_attention(
 
 def _empty_model(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> transformers.PreTrainedModel:
     transformers.AttentionInterface.register("fused", _fused_attention)
-    settings = {"dtype": dtype, "trust_remote_code": trust_remote_code, "attn_implementation": "fused"}
-    try:
-        return transformers.AutoModelForCausalLM.from_config(config, **settings)
-    except ValueError as error:
-        raise ConfigError(f"No causal language model fits the config: {error}") from error
+    return model.empty_model(config, trust_remote_code, dtype=dtype, attn_implementation="fused")

@@ -85,6 +85,25 @@ def load_base(model: str, dtype: "torch.dtype", trust_remote_code: bool = False)
         raise ConfigError(f"Cannot load the model {model!r}: {error}") from error
 
 
+def empty_model(config: "PretrainedConfig", trust_remote_code: bool = False, **settings: Any) -> "PreTrainedModel":
+    """The base model with random weights, or with none inside `torch.device("meta")`.
+
+    Args:
+        config: the model's config.
+        trust_remote_code: run Python code that comes with the model.
+        settings: passed on to `from_config`.
+
+    Raises:
+        ConfigError: the config is not that of a causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **settings)
+    except ValueError as error:
+        raise ConfigError(f"No causal language model fits the config: {error}") from error
+
+
 def trained_folder(run: Path, record: dict[str, Any]) -> Path:
     """What a run trained: RUN/adapter, or RUN/model where every parameter of the model was trained.
 

@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import peft
 import torch
 import transformers
 
@@ -15,11 +14,12 @@ from ...adapter import kernels_used
 from ...errors import ConfigError, MoSLoRAWarning
 from .. import trainer as training
 from . import model, samples
+from .attach import adapter_config, attach_adapter, match_rank
 from .config import CommonsenseTrainConfig, check
 from .training_set import TrainingSet, load_training_set
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase
 
 TASK = "commonsense"
 STREAMS = ("init", "data", "dropout")
@@ -46,12 +46,17 @@ def train(config: CommonsenseTrainConfig, out: Path) -> dict[str, Any]:
         raise ConfigError("dtype float16 needs a GPU, and none was found: choose --dtype float32 or bfloat16.")
     found = load_data(config)
     base_config = model.load_config(config.model, config.trust_remote_code)
-    inputs = {"model": model.identity(config.model, base_config), **found.inputs}
+    inputs: dict[str, Any] = {"model": model.identity(config.model, base_config), **found.inputs}
+    if config.method.startswith(methods.FILE):
+        inputs["method"] = runs.file_sha256(Path(config.method.removeprefix(methods.FILE)))
+    matched = match_rank(config, base_config)
     seeds = {"run": config.seed} | {stream: runs.stream_seed(config.seed, stream) for stream in STREAMS}
     with runs.Run.open(out, task=TASK, config=dataclasses.asdict(config), inputs=inputs, seeds=seeds) as run:
         if runs.is_main_process():
             runs.write_json(out / "data.json", found.facts)
-        _train(config, found, run)
+        if config.match:
+            run.record["matched"] = {"method": config.match, "rank": matched.rank, "alpha": matched.alpha}
+        _train(matched, found, run)
     return run.record
 
 
@@ -74,37 +79,6 @@ def load_data(config: CommonsenseTrainConfig) -> TrainingSet:
     return found
 
 
-def adapter_config(config: CommonsenseTrainConfig) -> "peft.PeftConfig":
-    """PEFT's config of the adapter.
-
-    Raises:
-        ConfigError: unknown method.
-    """
-    targets = list(config.target_modules)
-    return methods.peft_config(
-        config.method,
-        rank=config.rank,
-        alpha=config.alpha,
-        dropout=config.dropout,
-        target_modules="all-linear" if targets == ["all-linear"] else targets,
-        task_type="CAUSAL_LM",
-        kernel=config.kernel,
-    )
-
-
-def attach_adapter(base: "PreTrainedModel", config: CommonsenseTrainConfig) -> "peft.PeftModel":
-    """The base with a fresh adapter, drawn from the run's stream "init".
-
-    Raises:
-        ConfigError: the model has none of the target modules.
-    """
-    transformers.set_seed(runs.stream_seed(config.seed, "init"))
-    try:
-        return peft.get_peft_model(base, adapter_config(config))
-    except ValueError as error:
-        raise ConfigError(f"The adapter does not fit the model {config.model!r}: {error}") from error
-
-
 def _train(config: CommonsenseTrainConfig, found: TrainingSet, run: runs.Run) -> None:
     tokenizer = model.load_tokenizer(config.model, config.trust_remote_code)
     split = samples.prepare(
@@ -117,11 +91,13 @@ def _train(config: CommonsenseTrainConfig, found: TrainingSet, run: runs.Run) ->
         fraction=config.train_fraction,
         seed=runs.stream_seed(config.seed, "data"),
     )
-    base = model.load_base(config.model, model.resolve_dtype(config.dtype), config.trust_remote_code)
+    # Weights that are trained stay float32, as adapters do; the computation is in the dtype of the settings.
+    dtype = torch.float32 if config.method == methods.FULL else model.resolve_dtype(config.dtype)
+    base = model.load_base(config.model, dtype, config.trust_remote_code)
     adapted = attach_adapter(base, config)
-    trainable, total = adapted.get_nb_trainable_parameters()
+    total = sum(parameter.numel() for parameter in adapted.parameters())
     run.record |= {
-        "parameters": {"trainable": trainable, "total": total},
+        "parameters": {"trainable": methods.trained_parameters(adapted), "total": total},
         "samples": {
             "train": len(split.train),
             "validation": len(split.validation) if split.validation else 0,
@@ -130,17 +106,43 @@ def _train(config: CommonsenseTrainConfig, found: TrainingSet, run: runs.Run) ->
         },
     }
     run.save()
+    trainer = _trainer(config, adapted, split, tokenizer, run.folder / "checkpoints")
+    steps = training.fit(trainer, run, config.checkpoint_limit)
+    training.save_trained(trainer, run.folder, tokenizer)
+    losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl") if "loss" in row]
+    run.record |= {"kernels": kernels_used(adapted), "steps": steps, "final_loss": losses[-1] if losses else None}
+
+
+def _trainer(
+    config: CommonsenseTrainConfig,
+    adapted: torch.nn.Module,
+    split: samples.Split,
+    tokenizer: "PreTrainedTokenizerBase",
+    checkpoints: Path,
+) -> transformers.Trainer:
+    """A Trainer with what the method needs beside a model."""
+    arguments = _arguments(config, checkpoints)
+    methods.share_penalty(adapted, config.batch_size // config.micro_batch_size)
+    callbacks = []
+    if methods.allocates_ranks(adapted):
+        if config.keep_best:
+            raise ConfigError("This AdaLoRA cannot be loaded from a checkpoint, so keep_best has none to keep.")
+        # A checkpoint could not be resumed. Without any, an interrupted run begins again, with the same result.
+        arguments.save_strategy = transformers.trainer_utils.SaveStrategy.NO
+        callbacks.append(methods.AllocateRanks(adapted))
     trainer = transformers.Trainer(
         model=adapted,
-        args=_arguments(config, run.folder / "checkpoints"),
+        args=arguments,
         train_dataset=split.train,
         eval_dataset=split.validation,
         data_collator=transformers.DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
+        callbacks=callbacks,
     )
-    steps = training.fit(trainer, run, config.checkpoint_limit)
-    training.save_adapter(trainer, run.folder)
-    losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl") if "loss" in row]
-    run.record |= {"kernels": kernels_used(adapted), "steps": steps, "final_loss": losses[-1] if losses else None}
+    optimizer_class, settings = trainer.get_optimizer_cls_and_kwargs(arguments)
+    trainer.optimizer = methods.create_optimizer(
+        adapted, config.method, optimizer_class, weight_decay=config.weight_decay, **settings
+    )
+    return trainer
 
 
 def _arguments(config: CommonsenseTrainConfig, checkpoints: Path) -> transformers.TrainingArguments:

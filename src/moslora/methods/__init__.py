@@ -1,0 +1,21 @@
+"""The methods that can be trained and compared, each under one name: how to build it, start it and optimise it."""
+
+from .allocation import AllocateRanks, allocates_ranks, share_penalty
+from .attach import attach, create_optimizer, trained_parameters
+from .match import matched_rank, parameters_at
+from .zoo import FILE, FULL, METHODS, peft_config
+
+__all__ = [
+    "FILE",
+    "FULL",
+    "METHODS",
+    "AllocateRanks",
+    "allocates_ranks",
+    "attach",
+    "create_optimizer",
+    "matched_rank",
+    "parameters_at",
+    "peft_config",
+    "share_penalty",
+    "trained_parameters",
+]
