@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.95
 SIGNIFICANCE = 0.05
@@ -32,7 +32,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] |
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return mean, None
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * _deviation(values) / math.sqrt(len(values))
+    half = float(special.stdtrit(len(values) - 1, (1 + LEVEL) / 2)) * _deviation(values) / math.sqrt(len(values))
     return mean, (mean - half, mean + half)
 
 
@@ -57,7 +57,7 @@ def compare_pairs(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Dif
     if deviation == 0:
         return Difference(mean, interval, 1.0 if abs(mean) < _ROUNDING else None, None, pairs)
     t = mean / (deviation / math.sqrt(pairs))
-    p = 2 * float(stats.t.sf(abs(t), pairs - 1))
+    p = 2 * float(special.stdtr(pairs - 1, -abs(t)))
     return Difference(mean, interval, p, seeds_needed(mean, deviation), pairs)
 
 
@@ -87,9 +87,11 @@ def power(effect: float, pairs: int) -> float:
 
     Source: the noncentral t distribution with noncentrality effect * sqrt(pairs); Cohen (1988), section 2.
     """
-    critical = float(stats.t.ppf(1 - SIGNIFICANCE / 2, pairs - 1))
+    critical = float(special.stdtrit(pairs - 1, 1 - SIGNIFICANCE / 2))
     shift = abs(effect) * math.sqrt(pairs)
-    return float(stats.nct.sf(critical, pairs - 1, shift) + stats.nct.cdf(-critical, pairs - 1, shift))
+    # The share below -critical is that above it with the shift turned round; scipy's own lower tail can be NaN.
+    above, below = (1 - float(special.nctdtr(pairs - 1, nc, critical)) for nc in (shift, -shift))
+    return above + below
 
 
 def seeds_needed(mean: float, deviation: float) -> int | None:
@@ -102,7 +104,7 @@ def seeds_needed(mean: float, deviation: float) -> int | None:
     if abs(mean) < _ROUNDING or deviation == 0:
         return None
     effect = abs(mean) / deviation
-    normal = ((stats.norm.ppf(1 - SIGNIFICANCE / 2) + stats.norm.ppf(POWER)) / effect) ** 2
+    normal = (float(special.ndtri(1 - SIGNIFICANCE / 2) + special.ndtri(POWER)) / effect) ** 2
     if normal > _LARGE:
         return math.ceil(normal)
     # Power grows with the number of pairs, and the t test needs a few more than the normal one.
