@@ -30,7 +30,7 @@ def _study(tiny_model, questions, **changes):
         model=str(tiny_model), data=(str(questions / "train.json"),), **{**ASSIGNMENTS, "max_grad_norm": 0.0}
     )
     evaluation = CommonsenseEvalConfig(
-        run=Path(), data=questions, benchmarks=("toy",), num_beams=1, max_new_tokens=6, limit=10
+        run=Path(), data=questions, benchmarks=("toy",), decoding="greedy", max_new_tokens=6, limit=10
     )
     settings = {
         "methods": ("lora", "moslora"),
@@ -51,7 +51,7 @@ def _command(moslora_command, tiny_model, questions, out):
     ]
     words = f"compare commonsense --model {tiny_model} --data {questions / 'train.json'} --tests {questions} "
     words += f"--benchmarks toy --seeds 0 1 --learning-rates 3e-2 --validation-size 12 --out {out} --jobs 2 --set "
-    return [*moslora_command, *words.split(), *settings, "--eval", "num_beams=1", "max_new_tokens=6", "limit=10"]
+    return [*moslora_command, *words.split(), *settings, "--eval", "decoding=greedy", "max_new_tokens=6", "limit=10"]
 
 
 def _without_times(statistics):

@@ -2,15 +2,17 @@
 
     moslora compare commonsense --model meta-llama/Meta-Llama-3-8B-Instruct --data commonsense_170k.json \\
         --tests dataset --benchmarks boolq piqa --methods lora moslora --learning-rates 1e-4 3e-4 \\
-        --seeds 0 1 2 --recipe commonsense/llama3-8b --eval num_beams=1 --out studies/llama3
+        --seeds 0 1 2 --recipe commonsense/llama3-8b --eval decoding=greedy --out studies/llama3
 
 Every combination is one cell: a run folder below STUDY/cells that is trained, then evaluated on the tests and on
-training questions held out to choose each method's learning rate. Writes STUDY/statistics.json and prints what it says.
+training questions held out to choose each method's learning rate. Writes STUDY/statistics.json, prints what it says,
+and draws STUDY/report.
 The same command again goes on where it was interrupted, and tries failed cells again; more methods, learning rates,
 seeds and fractions may be added to a study later. docs/comparison.md explains the statistics.
 """
 
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +75,7 @@ class Command:
     set: tuple[str, ...] = ()
     """Training settings as key=value; `moslora train commonsense --help` lists them."""
     eval: tuple[str, ...] = ()
-    """Evaluation settings as key=value, such as num_beams=1; `moslora eval commonsense --help` lists them."""
+    """Evaluation settings as key=value, such as decoding=greedy; `moslora eval commonsense --help` lists them."""
     jobs: int = 1
     """Cells at work at a time, each in a process with its share of the cores and, if there are some, one GPU."""
     dry_run: bool = False
@@ -87,15 +89,17 @@ class Command:
             return
         from ..compare.grid import run_grid
         from ..compare.results import write_statistics
+        from ..report.study import write_report
 
         try:
-            outcome = run_grid(study, self.out, self.jobs)
+            outcome = run_grid(study, self.out, self.jobs, self.line())
         except KeyboardInterrupt:
             print(f"stopped; the same command goes on with what is in {self.out}")
             raise
         if outcome.done:
             print_statistics(write_statistics(self.out))
             print(f"\n{self.out / 'statistics.json'}")
+            print(write_report(self.out, self.out / "report"))
         if outcome.failed:
             listed = "".join(f"\n  {name}: {error}" for name, error in outcome.failed.items())
             raise RunError(f"{len(outcome.failed)} failed; the same command tries again:{listed}")
@@ -136,6 +140,16 @@ class Command:
             validation_size=self.validation_size,
             split_seed=self.split_seed,
         )
+
+    def line(self) -> str:
+        """The command line, with its defaults, as it can be pasted."""
+        words = ["moslora", "compare", "commonsense"]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value not in (None, (), False):
+                values = value if isinstance(value, tuple) else (value,)
+                words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+        return shlex.join(words)
 
     def _estimate(self, study: "Study") -> None:
         from ..compare.grid import check_cells

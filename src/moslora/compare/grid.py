@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from .. import runs
 from ..errors import ConfigError
-from ..tasks.commonsense import data, model
+from ..tasks.commonsense import model
 from ..tasks.commonsense import train as training
 from ..tasks.commonsense.config import CommonsenseTrainConfig
 from ..tasks.commonsense.config import check as check_training
 from ..tasks.commonsense.evaluate import benchmark_file
+from ..tasks.commonsense.training_set import TrainingSet
 from .heldout import LARGEST, SHARE, hold_out
 from .progress import GridProgress
 from .results import latest_progress
@@ -33,6 +34,8 @@ from .worker import Job
 from .workers import Pool, gpus
 
 BASE = "base"
+# Settings of the data that are applied to the whole study, before questions are held out.
+_DONE_FOR_ALL: dict[str, Any] = {"columns": (), "expected_samples": 0, "overlap_with": "", "drop_overlap": False}
 
 
 class Outcome(NamedTuple):
@@ -42,13 +45,14 @@ class Outcome(NamedTuple):
     failed: dict[str, str]
 
 
-def run_grid(study: Study, folder: Path, jobs: int) -> Outcome:
+def run_grid(study: Study, folder: Path, jobs: int, command: str = "") -> Outcome:
     """Train and evaluate all cells that are not finished, and the unadapted model.
 
     Args:
         study: what is asked for.
         folder: of the study: new, empty, or one begun with the same settings. Its grid may be smaller.
         jobs: worker processes.
+        command: the command line that asks for this, kept in study.json.
 
     Raises:
         ConfigError: settings that cannot be used.
@@ -59,13 +63,13 @@ def run_grid(study: Study, folder: Path, jobs: int) -> Outcome:
     if jobs < 1:
         raise ConfigError(f"jobs is {jobs}: it must be at least 1.")
     check_cells(study)
-    items = [item for path in study.train.data for item in data.read_items(path)]
-    inputs = _inputs(study)
+    found = _load_data(study)
+    inputs = _inputs(study, found)
     folder.mkdir(parents=True, exist_ok=True)
     lock = runs.lock_folder(folder)
     try:
-        record = record_study(study, folder, inputs)
-        _split(study, items, folder)
+        record = record_study(study, folder, inputs, command)
+        _split(study, found, folder)
         cells = study.cells()
         todo = [cell for cell in cells if not is_finished(folder, record, cell.name)]
         work = [] if base_is_finished(folder, record) else [_base_job(study, folder)]
@@ -94,18 +98,25 @@ def cell_config(study: Study, cell: Cell, files: tuple[str, ...]) -> Commonsense
     return dataclasses.replace(study.train, data=files, **cell._asdict())
 
 
-def _inputs(study: Study) -> dict[str, Any]:
+def _load_data(study: Study) -> TrainingSet:
+    """The training items, looked through for questions of the tests."""
+    overlap_with = study.train.overlap_with or str(study.evaluation.data)
+    return training.load_data(dataclasses.replace(study.train, overlap_with=overlap_with))
+
+
+def _inputs(study: Study, found: TrainingSet) -> dict[str, Any]:
     base = model.load_config(study.train.model, study.train.trust_remote_code)
     tests = study.evaluation
     return {
         "model": model.identity(study.train.model, base),
-        "data": {path: runs.file_sha256(Path(path)) for path in study.train.data},
+        **found.inputs,
         "tests": {name: runs.file_sha256(benchmark_file(tests.data, name)) for name in tests.benchmarks},
     }
 
 
-def _split(study: Study, items: list[data.Item], folder: Path) -> None:
+def _split(study: Study, found: TrainingSet, folder: Path) -> None:
     """Hold questions out, once; split.json is written last."""
+    items = found.items
     done = folder / "data" / "split.json"
     if done.exists():
         return
@@ -118,12 +129,14 @@ def _split(study: Study, items: list[data.Item], folder: Path) -> None:
             "There is nothing to choose a learning rate on: no question is held out. Give a --validation-size above "
             "0, or one learning rate."
         )
+    runs.write_json(folder / "data" / "data.json", found.facts)
     runs.write_json(done, {"items": len(items), "held_out": held_out, "loss_samples": loss_samples})
 
 
 def _job(study: Study, cell: Cell, folder: Path) -> Job:
     out = folder / "cells" / cell.name
     config = cell_config(study, cell, (str(folder / "data" / "train.json"),))
+    config = dataclasses.replace(config, **_DONE_FOR_ALL)
     loss_samples = runs.read_json(folder / "data" / "split.json")["loss_samples"]
     if loss_samples:
         # The training items have no answers to compare with: the loss on samples held out takes their place.

@@ -111,13 +111,14 @@ def check(study: Study) -> None:
         raise ConfigError("The study cannot be run:\n  " + "\n  ".join(problems))
 
 
-def record_study(study: Study, folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def record_study(study: Study, folder: Path, inputs: Mapping[str, Any], command: str = "") -> dict[str, Any]:
     """Write study.json, or make sure that what is there was begun with the same settings, and add this grid to it.
 
     Args:
         study: what this command asks for.
         folder: of the study, locked by this process.
         inputs: hashes of model, data and tests.
+        command: the command line, which joins those of earlier calls.
 
     Returns:
         the content of study.json. Its cells are those of this command and of all earlier ones.
@@ -149,6 +150,7 @@ def record_study(study: Study, folder: Path, inputs: Mapping[str, Any]) -> dict[
         "benchmarks": list(study.evaluation.benchmarks),
         "inputs": dict(inputs),
         "cells": list(cells.values()),
+        "command": "\n".join(dict.fromkeys([*filter(None, old.get("command", "").split("\n")), command])),
         "versions": runs.versions(),
         "git": runs.git_state(),
         "started": old.get("started", runs.now()),
