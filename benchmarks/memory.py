@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
+from moslora.adapter import saved_bytes
+
 from . import results
 from .arms import ARMS, FLOOR, LORA, LORA_FLOAT32, attach
 from .models import SHAPES, TARGETS, Block
 from .options import device_of, dtype_of
 from .options import parser as common_parser
-from .saved import saved_bytes
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

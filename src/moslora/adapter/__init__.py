@@ -7,6 +7,7 @@ from .forward import kernels_used
 from .model import MosLoraModel
 from .optimizers import create_lorafa_optimizer
 from .registration import register
+from .saved import saved_bytes
 
 __all__ = [
     "Kernel",
@@ -16,6 +17,7 @@ __all__ = [
     "create_lorafa_optimizer",
     "kernels_used",
     "register",
+    "saved_bytes",
     "to_lora",
 ]
 

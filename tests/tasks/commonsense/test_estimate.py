@@ -4,13 +4,15 @@ import dataclasses
 import json
 
 import pytest
+import torch
 import transformers
 
+from moslora.adapter import kernels_used
 from moslora.cli import main
 from moslora.errors import ConfigError
 from moslora.tasks.commonsense.attach import attach_adapter
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig
-from moslora.tasks.commonsense.estimate import estimate, saved_bytes
+from moslora.tasks.commonsense.estimate import estimate, kept_bytes
 
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -70,8 +72,44 @@ def test_activations_seen_on_the_meta_device_are_those_of_a_real_forward_pass(ti
         model=str(tiny_model), dtype="float32", dropout=0.0, micro_batch_size=2, batch_size=2, max_tokens=24
     )
     base = transformers.AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="sdpa")
-    real = saved_bytes(attach_adapter(base, config).train(), (2, 24))
+    real = kept_bytes(attach_adapter(base, config).train(), (2, 24))
     assert estimate(config).activation_bytes == pytest.approx(real, rel=0.1)
+
+
+def _shape_and_content(tiny_model, kernel):
+    """The same adapted model on the meta device and on the CPU."""
+    config = CommonsenseTrainConfig(model=str(tiny_model), kernel=kernel, dropout=0.05, max_tokens=32)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="eager")
+    with torch.device("meta"):
+        empty = transformers.AutoModelForCausalLM.from_config(base.config, attn_implementation="eager")
+        empty = attach_adapter(empty, config)
+    return empty.train(), attach_adapter(base, config).train()
+
+
+@pytest.mark.parametrize("kernel", ["auto", "reference", "fused", "remat"])
+def test_each_kernel_runs_and_keeps_the_same_on_the_meta_device_as_on_a_cpu(tiny_model, kernel):
+    empty, real = _shape_and_content(tiny_model, kernel)
+    for shape in ((2, 8), (4, 32)):  # fewer rows than the kernel "auto" takes for the fast path, and more
+        assert kept_bytes(empty, shape) == kept_bytes(real, shape) > 0
+        assert kernels_used(empty) == kernels_used(real)
+
+
+def test_the_estimate_falls_with_remat_by_what_a_real_model_keeps_less(tiny_model):
+    kept = {kernel: kept_bytes(_shape_and_content(tiny_model, kernel)[1], (4, 32)) for kernel in ("fused", "remat")}
+    config = CommonsenseTrainConfig(
+        model=str(tiny_model), dtype="float32", dropout=0.05, micro_batch_size=4, max_tokens=32
+    )
+    estimated = {k: estimate(dataclasses.replace(config, kernel=k)).activation_bytes for k in ("fused", "remat")}
+    assert estimated["fused"] - estimated["remat"] == kept["fused"] - kept["remat"] > 0
+
+
+def test_checkpointing_keeps_the_input_of_every_layer_and_one_layer(llama):
+    config = CommonsenseTrainConfig(model=llama, dtype="bfloat16", kernel="remat")
+    checkpointed = estimate(dataclasses.replace(config, gradient_checkpointing=True)).activation_bytes
+    tokens, logits = 4 * 256, 4 * 256 * 128256
+    one_layer = estimate(dataclasses.replace(config, kernel="fused")).activation_bytes / 32
+    # Beside these, the norm before the head and the loss in bfloat16 and float32.
+    assert checkpointed == pytest.approx(32 * 2 * tokens * 4096 + one_layer + 4 * logits, rel=0.05)
 
 
 def test_an_unknown_model_says_so(tmp_path):

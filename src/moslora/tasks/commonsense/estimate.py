@@ -4,14 +4,13 @@ The model is built on the meta device, where tensors have a shape and no content
 formula per architecture: one forward pass on that device shows which tensors autograd would keep.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 import transformers
 
+from ...adapter import saved_bytes
 from ...methods import FULL, trained_parameters
 from . import model
 from .attach import attach_adapter, match_rank
@@ -67,11 +66,11 @@ def estimate(config: CommonsenseTrainConfig) -> Estimate:
         trainable = trained_parameters(adapted)
     # Outside: LoHa and LoKr draw a number on the default device and look at it.
     shape = (config.micro_batch_size, config.max_tokens)
-    kept = saved_bytes(adapted.train(), shape)
+    layers = base_config.get_text_config().num_hidden_layers
     if config.gradient_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
-        one_layer = kept // base_config.get_text_config().num_hidden_layers  # computed again in the backward pass
-        kept = saved_bytes(adapted, shape) + one_layer
+        kept = _kept_bytes_checkpointed(base, adapted.train(), shape, layers)
+    else:
+        kept = kept_bytes(adapted.train(), shape)
     return Estimate(
         total=total,
         trainable=trainable,
@@ -85,7 +84,7 @@ def estimate(config: CommonsenseTrainConfig) -> Estimate:
     )
 
 
-def saved_bytes(adapted: torch.nn.Module, shape: tuple[int, int]) -> int:
+def kept_bytes(adapted: torch.nn.Module, shape: tuple[int, int]) -> int:
     """Bytes that autograd keeps between forward and backward pass, parameters not counted.
 
     Args:
@@ -96,24 +95,20 @@ def saved_bytes(adapted: torch.nn.Module, shape: tuple[int, int]) -> int:
     device = next(adapted.parameters()).device
     tokens = torch.zeros(shape, dtype=torch.long, device=device)
     mask = torch.ones((batch, 1, length, length), dtype=torch.bool, device=device)
-    with _recorded() as storages:
-        adapted(input_ids=tokens, attention_mask=mask, labels=tokens, use_cache=False)
-    own = {parameter.untyped_storage()._cdata for parameter in adapted.parameters()}
-    return sum(storage.nbytes() for key, storage in storages.items() if key not in own)
+    loss = adapted(input_ids=tokens, attention_mask=mask, labels=tokens, use_cache=False).loss
+    return saved_bytes(loss, adapted)
 
 
-@contextlib.contextmanager
-def _recorded() -> Iterator[dict[int, Any]]:
-    """Storages of the tensors saved for backward inside the block. Held, so that no two have the same address."""
-    storages: dict[int, Any] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield storages
+def _kept_bytes_checkpointed(
+    base: transformers.PreTrainedModel, adapted: torch.nn.Module, shape: tuple[int, int], layers: int
+) -> int:
+    """The same with gradient checkpointing: the inputs of all layers, and what one layer keeps when computed again."""
+    # Checkpointing computes again under saved-tensor hooks, where no activation is rebuilt.
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+        one_layer = kept_bytes(adapted, shape) // layers
+    base.enable_input_require_grads()
+    base.gradient_checkpointing_enable({"use_reentrant": True})  # keeps what the other kind does, but in the open
+    return kept_bytes(adapted, shape) + one_layer
 
 
 def _fused_attention(

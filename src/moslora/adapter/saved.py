@@ -1,7 +1,7 @@
 """Bytes that autograd keeps between forward and backward pass, by walking the graph.
 
-Saved-tensor hooks would count the same tensors, but while they are active an activation is never rebuilt. The walk
-looks at what the nodes hold, whoever made them.
+Saved-tensor hooks would see the same tensors, but while they are active no activation is rebuilt (kernel "remat"). The
+walk looks at what the nodes hold, whoever made them. It needs shapes only, so it also counts on the meta device.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 
 def saved_bytes(output: Tensor, model: nn.Module) -> int:
-    """Bytes of all storages that the graph of `output` holds, without those of the model's parameters and buffers."""
+    """Bytes of all storages that the graph of an output holds, without those of the model's parameters and buffers.
+
+    Layers under reentrant gradient checkpointing count with their inputs. Under the other kind, looking at a tensor
+    would compute it again, so everything would be counted.
+
+    Args:
+        output: what the model, or a loss, returned.
+        model: whose parameters and buffers are there anyway.
+    """
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     storages = {}
     for tensor in _held(output.grad_fn):
