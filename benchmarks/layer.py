@@ -13,7 +13,7 @@ import torch
 from .arms import attach
 from .models import OneLinear
 from .options import device_of, dtype_of
-from .timed import Steps, compare, timed_parser
+from .timed import Arm, compare, timed_parser
 
 
 def main() -> None:
@@ -24,21 +24,21 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="steps per measurement; more for tiny layers")
     options = parser.parse_args()
     name = f"layer-{options.size}-{options.tokens}-{options.dtype}-r{options.rank}-p{options.dropout:g}"
-    compare(options, name, layer_steps)
+    compare(options, name, layer_arms)
 
 
-def layer_steps(options: argparse.Namespace) -> Steps:
-    """Arm -> forward and backward pass of its layer."""
+def layer_arms(options: argparse.Namespace) -> dict[str, Arm]:
+    """Each arm with the forward and backward pass of its layer."""
     device, dtype = device_of(options), dtype_of(options)
     torch.manual_seed(0)
     x = torch.randn(options.tokens, options.size, dtype=dtype, device=device, requires_grad=True)
     g = torch.randn(options.tokens, options.size, dtype=dtype, device=device)
-    steps = {}
+    arms = {}
     for arm in options.arms:
         base = OneLinear(options.size, options.size, dtype, device)
         layer = attach(arm, base, r=options.rank, p=options.dropout, targets=["linear"]).train()
-        steps[arm] = _step(layer, x, g, options.repeat)
-    return steps
+        arms[arm] = Arm(layer, _step(layer, x, g, options.repeat))
+    return arms
 
 
 def _step(layer: torch.nn.Module, x: torch.Tensor, g: torch.Tensor, repeat: int) -> Callable[[], None]:

@@ -13,11 +13,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import track
 
-from moslora.adapter import saved_bytes
+from moslora.adapter import kernels_used, saved_bytes
 
 from . import results
 from .arms import ARMS, FLOOR, LORA, LORA_FLOAT32, attach
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--peak", action="store_true", help="measure the peak, too: a process for every arm")
+    parser.add_argument("--name", help="of the results file")
     parser.add_argument("--one", choices=sorted(ARMS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -45,25 +47,25 @@ def main() -> None:
     _report(options, measured)
 
 
-def measure(arm: str, options: argparse.Namespace) -> dict[str, int]:
-    """`kept` bytes over the input, and `peak` bytes over idle if it was asked for."""
+def measure(arm: str, options: argparse.Namespace) -> dict[str, Any]:
+    """`kept` bytes over the input, `peak` bytes over idle if it was asked for, and `kernels_used`."""
     device, dtype = device_of(options), dtype_of(options)
     block = Block(options.model, options.layers, dtype, device)
     block = attach(arm, block, r=options.rank, p=options.dropout, targets=TARGETS).train()
     hidden = SHAPES[options.model].hidden
     x = torch.randn(1, options.tokens, hidden, device=device).to(dtype).requires_grad_()
     trained = [parameter for parameter in block.parameters() if parameter.requires_grad]
-    found = {}
+    found: dict[str, Any] = {}
     if options.peak:
         idle = _reset_peak(device)
         y = block(x)
         torch.autograd.grad(y, [x, *trained], torch.ones_like(y), allow_unused=True)
         found["peak"] = _peak(device) - idle
     found["kept"] = saved_bytes(block(x), block)
-    return found
+    return found | {"kernels_used": kernels_used(block)}
 
 
-def _in_own_process(arm: str) -> dict[str, int]:
+def _in_own_process(arm: str) -> dict[str, Any]:
     words = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", *sys.argv[1:], "--one", arm]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=results.ROOT)
     if done.returncode:
@@ -71,7 +73,7 @@ def _in_own_process(arm: str) -> dict[str, int]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _report(options: argparse.Namespace, measured: dict[str, dict[str, int]]) -> None:
+def _report(options: argparse.Namespace, measured: dict[str, dict[str, Any]]) -> None:
     floor, lora = measured[FLOOR], measured[LORA]
     rows, ratios = [], {}
     for arm, found in measured.items():
@@ -93,7 +95,9 @@ def _report(options: argparse.Namespace, measured: dict[str, dict[str, int]]) ->
     results.print_table("memory of training", header, rows)
     name = f"memory-{options.model}-{options.layers}x{options.tokens}-{options.dtype}-p{options.dropout:g}"
     device = device_of(options)
-    results.write(f"{name}-{device}", device, vars(options), {"bytes": measured, "ratios": ratios})
+    used = {arm: found.pop("kernels_used") for arm, found in measured.items()}
+    measures = {"kernels_used": used, "bytes": measured, "ratios": ratios}
+    results.write(f"{options.name or name}-{device}", device, vars(options), measures)
 
 
 def _reset_peak(device: str) -> int:

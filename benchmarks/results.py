@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from moslora import runs
+from moslora import ops, runs
+from moslora.ops.autograd import TRITON_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks" / "results"
@@ -52,6 +53,7 @@ def device_name(device: str) -> str:
 def write(name: str, device: str, settings: dict[str, Any], measured: dict[str, Any]) -> Path:
     """Write `benchmarks/results/NAME.json`, and say where."""
     about = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": runs.versions()}
+    about["environment"] = {name: os.environ.get(name) for name in (ops.VARIABLE, TRITON_VARIABLE)}
     path = FOLDER / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**about, "settings": settings, **measured}, indent=2) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from torch import nn
 from .arms import attach
 from .models import SHAPES, TARGETS, llama
 from .options import device_of, dtype_of
-from .timed import Steps, compare, timed_parser
+from .timed import Arm, compare, timed_parser
 
 
 def main() -> None:
@@ -29,21 +29,21 @@ def main() -> None:
     options = parser.parse_args()
     tokens = options.batch * options.tokens
     name = f"step-{options.model}-{tokens}-{options.dtype}-r{options.rank}-p{options.dropout:g}"
-    compare(options, name, model_steps)
+    compare(options, name, model_arms)
 
 
-def model_steps(options: argparse.Namespace) -> Steps:
-    """Arm -> training step of its model. All arms share one set of frozen weights."""
+def model_arms(options: argparse.Namespace) -> dict[str, Arm]:
+    """Each arm with the training step of its model. All arms share one set of frozen weights."""
     device, dtype = device_of(options), dtype_of(options)
     weights = llama(options.model, dtype, device, options.layers).state_dict()
-    steps = {}
+    arms = {}
     for arm in options.arms:
         base = llama(options.model, dtype, "meta", options.layers)
         base.load_state_dict(weights, assign=True)
         base.model.rotary_emb = type(base.model.rotary_emb)(base.config).to(device)  # its buffers are in no state dict
         model = attach(arm, base, r=options.rank, p=options.dropout, targets=TARGETS).train()
-        steps[arm] = training_step(model, options.batch, options.tokens, device)
-    return steps
+        arms[arm] = Arm(model, training_step(model, options.batch, options.tokens, device))
+    return arms
 
 
 def training_step(model: nn.Module, batch: int, tokens: int, device: str) -> Callable[[], None]:

@@ -2,8 +2,12 @@
 
 import argparse
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from rich.progress import Progress
+from torch import nn
+
+from moslora.adapter import kernels_used
 
 from . import results
 from .arms import FLOOR, LORA, LORA_FLOAT32
@@ -12,7 +16,12 @@ from .timing import interleave, ratio, ratios
 
 REFERENCES = (LORA, LORA_FLOAT32, FLOOR)
 
-Steps = Mapping[str, Callable[[], None]]
+
+class Arm(NamedTuple):
+    """What is timed."""
+
+    model: nn.Module
+    step: Callable[[], None]
 
 
 def timed_parser(description: str | None) -> argparse.ArgumentParser:
@@ -23,16 +32,17 @@ def timed_parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def compare(options: argparse.Namespace, name: str, make: Callable[[argparse.Namespace], Steps]) -> None:
+def compare(options: argparse.Namespace, name: str, make: Callable[[argparse.Namespace], Mapping[str, Arm]]) -> None:
     """Time the arms in turns, print their ratios, and write benchmarks/results/NAME-DEVICE.json.
 
     Args:
         options: of `timed_parser`.
         name: of the results file, unless --name gives another.
-        make: arm -> one measurement's work; called once the tests of the fast path have passed.
+        make: name -> arm, whose step is one measurement's work; called once the tests of the fast path have passed.
     """
     results.require_correct("tests/ops")
-    steps = make(options)
+    arms = make(options)
+    steps = {name: arm.step for name, arm in arms.items()}
     with Progress() as progress:
         task = progress.add_task("rounds", total=options.rounds + 1)
         seconds = interleave(steps, options.rounds, lambda: progress.advance(task))
@@ -41,5 +51,6 @@ def compare(options: argparse.Namespace, name: str, make: Callable[[argparse.Nam
     ]
     results.print_table("time over that of", ["arm", *REFERENCES], rows)
     device = device_of(options)
-    measured = {"ratios": ratios(seconds, seconds, REFERENCES)}
+    used = {name: kernels_used(arm.model) for name, arm in arms.items()}
+    measured = {"kernels_used": used, "ratios": ratios(seconds, seconds, REFERENCES)}
     results.write(f"{options.name or name}-{device}", device, vars(options), measured)
