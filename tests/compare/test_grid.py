@@ -1,8 +1,10 @@
 """The grid on a tiny model: what it leaves, that it grows, and that it survives kill -9, failures and dying workers."""
 
 import copy
+import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -12,13 +14,16 @@ import psutil
 import pytest
 import safetensors.torch
 import torch
+import tyro
 
 from moslora import runs
+from moslora.cli.compare_commonsense import Command
 from moslora.compare import grid, results
 from moslora.compare.study import Cell, Study, is_finished, slug
 from moslora.compare.workers import environment
 from moslora.errors import ConfigError, RunError
 from moslora.tasks.commonsense.config import CommonsenseEvalConfig, CommonsenseTrainConfig
+from moslora.tasks.commonsense.estimate import estimate
 from moslora.tasks.commonsense.train import train
 from tests.tasks.commonsense.test_train import SMALL
 
@@ -247,6 +252,20 @@ def test_a_method_file_has_a_folder_of_its_own():
     assert first != second
     assert "/" not in first
     assert first.startswith("file-loha-")
+
+
+def test_methods_are_matched_in_parameters_but_full_fine_tuning_keeps_its_size(tiny_model, questions, tmp_path):
+    words = (
+        f"--model {tiny_model} --tests {questions} --benchmarks toy --data x.json --out {tmp_path} --match parameters"
+    )
+    command = tyro.cli(Command, args=[*words.split(), "--methods", "lora", "loha", "full", "--set", "rank=8"])
+    study = command.study()
+    sizes = {method: estimate(grid.method_config(study, method)).trainable for method in study.methods}
+    unmatched = dataclasses.replace(study.train, method="loha", match="")
+    assert abs(sizes["loha"] - sizes["lora"]) < abs(estimate(unmatched).trainable - sizes["lora"])
+    assert abs(sizes["loha"] / sizes["lora"] - 1) < 0.15
+    assert sizes["full"] > 2 * sizes["lora"]
+    assert tyro.cli(Command, args=shlex.split(command.line())[3:]) == command
 
 
 def test_an_unknown_cell_is_not_finished(finished):

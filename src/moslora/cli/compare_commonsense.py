@@ -15,7 +15,7 @@ import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError, RunError
 from ..recipes import configure, load_recipe, parse_assignments
@@ -30,6 +30,7 @@ _ELSEWHERE = {
     "learning_rate": "--learning-rates",
     "seed": "--seeds",
     "train_fraction": "--train-fractions",
+    "match": "--match",
     "model": "--model",
     "data": "--data",
 }
@@ -66,6 +67,9 @@ class Command:
     """Shares of the training data, in (0, 1]."""
     baseline: str = "lora"
     """The method that the others are compared with."""
+    match: Literal["rank", "parameters"] = "rank"
+    """rank: all methods have the rank of the settings; parameters: each has the rank at which it trains as many
+    parameters as the baseline. Full fine-tuning and file:CONFIG.json keep their size."""
     validation_size: int | None = None
     """Training questions held out to choose the learning rate; 10 % but at most 500 unless given."""
     split_seed: int = 0
@@ -129,7 +133,12 @@ class Command:
         fixed = {"run": Path(), "data": self.tests, "benchmarks": self.benchmarks}
         return Study(
             train=dataclasses.replace(
-                train, method=plain.method, seed=plain.seed, learning_rate=rates[0], train_fraction=1.0
+                train,
+                method=plain.method,
+                match=self.baseline if self.match == "parameters" else "",
+                seed=plain.seed,
+                learning_rate=rates[0],
+                train_fraction=1.0,
             ),
             evaluation=configure(CommonsenseEvalConfig, evaluation, **fixed),
             methods=self.methods,
@@ -152,7 +161,7 @@ class Command:
         return shlex.join(words)
 
     def _estimate(self, study: "Study") -> None:
-        from ..compare.grid import check_cells
+        from ..compare.grid import check_cells, method_config
         from ..compare.progress import duration, seconds_left
         from ..compare.results import latest_progress
         from ..tasks.commonsense.estimate import estimate
@@ -162,7 +171,7 @@ class Command:
         sizes = [len(getattr(study, name)) for name in ("methods", "learning_rates", "seeds", "train_fractions")]
         print("{} cells: {} methods x {} learning rates x {} seeds x {} train fractions".format(len(cells), *sizes))
         for method in study.methods:
-            numbers = estimate(dataclasses.replace(study.train, method=method))
+            numbers = estimate(method_config(study, method))
             print(f"{method}: {numbers.trainable:,} trained parameters, {numbers.trainable / numbers.total:.4%}")
         past = latest_progress(self.out)
         done = {name for name, row in past.items() if row["status"] == "done"}

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import runs
+from .. import methods, runs
 from ..errors import ConfigError
-from ..tasks.commonsense import model
+from ..tasks.commonsense import attach, model
 from ..tasks.commonsense import train as training
 from ..tasks.commonsense.config import CommonsenseTrainConfig
 from ..tasks.commonsense.config import check as check_training
@@ -89,13 +89,22 @@ def check_cells(study: Study) -> None:
     for cell in study.cells():
         config = cell_config(study, cell, study.train.data)
         check_training(config)
+    base = model.load_config(study.train.model, study.train.trust_remote_code)
     for method in study.methods:
-        training.adapter_config(dataclasses.replace(study.train, method=method))
+        config = method_config(study, method)
+        attach.adapter_config(config)
+        attach.match_rank(config, base)
 
 
 def cell_config(study: Study, cell: Cell, files: tuple[str, ...]) -> CommonsenseTrainConfig:
     """Training settings of a cell on these files."""
-    return dataclasses.replace(study.train, data=files, **cell._asdict())
+    return dataclasses.replace(method_config(study, cell.method), data=files, **cell._asdict())
+
+
+def method_config(study: Study, method: str) -> CommonsenseTrainConfig:
+    """The study's training settings with this method, which has its own size if there is no rank to match it with."""
+    own_size = method == methods.FULL or method.startswith(methods.FILE)
+    return dataclasses.replace(study.train, method=method, match="" if own_size else study.train.match)
 
 
 def _load_data(study: Study) -> TrainingSet:
