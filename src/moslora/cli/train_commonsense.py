@@ -71,6 +71,8 @@ class Command:
             f"{self.out}: {record['steps']} steps, {record['parameters']['trainable']:,} trained parameters, "
             f"loss {record['final_loss']:.4f}, {record['seconds']:.0f} s"
         )
+        if left_out := record["samples"]["overlap_dropped"]:
+            print(f"{left_out:,} samples whose question is in the tests were left out")
         print(f"next: moslora eval commonsense --run {self.out} --data DIR --benchmarks NAME ...")
 
     def _estimate(self) -> None:

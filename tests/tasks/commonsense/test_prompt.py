@@ -1,11 +1,19 @@
 """Chat templates: what is trained follows what evaluation asks, token for token."""
 
-import pytest
-from transformers import AutoTokenizer
+import shutil
 
+import peft
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from moslora import runs
 from moslora.errors import ConfigError
+from moslora.tasks.commonsense.config import CommonsenseEvalConfig, CommonsenseTrainConfig
+from moslora.tasks.commonsense.data import read_items
+from moslora.tasks.commonsense.evaluate import evaluate
 from moslora.tasks.commonsense.prompt import evaluation_ids, evaluation_prompt, stop_ids
 from moslora.tasks.commonsense.samples import IGNORED, tokenize
+from moslora.tasks.commonsense.train import train
 
 # The form of Llama 3 Instruct: headers, stripped contents, a token that ends a turn, an open answer when asked for.
 TEMPLATE = """{{ bos_token }}{% for message in messages %}<|head|>{{ message['role'] }}<|/head|>
@@ -84,3 +92,39 @@ def test_a_template_that_changes_the_prompt_once_it_is_answered_is_refused(instr
     instruct.chat_template = "{{ messages | length }}" + TEMPLATE
     with pytest.raises(ConfigError, match="writes another prompt"):
         tokenize(ITEMS, instruct, prompt="chat", max_tokens=256, train_on_inputs=True)
+
+
+def test_an_instruct_model_is_trained_and_asked_in_its_own_template(tiny_model, questions, tmp_path):
+    folder = tmp_path / "instruct"
+    shutil.copytree(tiny_model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE.replace("<|turn|>", "</s>")  # ordinary text for the headers, no new tokens
+    tokenizer.save_pretrained(folder)
+    config = CommonsenseTrainConfig(
+        model=str(folder),
+        data=(str(questions / "train.json"),),
+        prompt="chat",
+        target_modules=("all-linear",),
+        learning_rate=2e-2,
+        max_steps=5,
+        warmup_steps=1,
+    )
+    train(config, tmp_path / "run")
+    asked = {"benchmarks": ("toy",), "decoding": "greedy", "max_new_tokens": 10, "limit": 4, "early_stop": False}
+    evaluate(CommonsenseEvalConfig(run=tmp_path / "run", data=questions, **asked))
+    rows = runs.read_rows(tmp_path / "run" / "eval" / "predictions" / "toy.jsonl")
+    assert len(rows) == 4
+
+    adapter = tmp_path / "run" / "adapter"
+    model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), adapter)
+
+    def continued(text):
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        stop = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
+        told = model.generate(input_ids=ids, max_new_tokens=10, do_sample=False, **stop)
+        return tokenizer.decode(told[0, ids.shape[1] :], skip_special_tokens=True)
+
+    for row, item in zip(rows, read_items(questions / "toy" / "test.json"), strict=False):
+        opened = f"<s><|head|>user<|/head|>\n\n{item['instruction']}</s><|head|>assistant<|/head|>\n\n"
+        assert row["output"] == continued(opened)
+        assert row["output"] != continued("<s>" + evaluation_prompt(item["instruction"]))

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from moslora.errors import DataError
+from moslora.errors import ConfigError, DataError
 from moslora.tasks.commonsense.prompt import evaluation_prompt, training_prompt
 from moslora.tasks.commonsense.samples import IGNORED, prepare, select, tokenize
 
@@ -113,6 +113,28 @@ def test_labels_are_the_authors_with_a_tokenizer_like_that_of_llama_3(like_llama
         assert everything == ids
         assert (ids.count(like_llama3.bos_token_id), ids.count(like_llama3.eos_token_id)) == (1, 1)
         assert like_llama3.decode(ids[count:]) == f" {item['output']}</s>"
+
+
+class _WithoutOffsets:
+    """A tokenizer written in Python: it cannot say where its tokens are in the text."""
+
+    is_fast = False
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.eos_token_id = tokenizer, tokenizer.eos_token_id
+
+    def __call__(self, texts, *, return_offsets_mapping, **settings):
+        assert not return_offsets_mapping
+        return self.tokenizer(texts, **settings)
+
+
+def test_a_tokenizer_without_offsets_serves_for_the_loss_over_everything_only(tokenizer):
+    slow = _WithoutOffsets(tokenizer)
+    assert tokenize([ITEM], slow, max_tokens=256, train_on_inputs=True) == tokenize(
+        [ITEM], tokenizer, max_tokens=256, train_on_inputs=True
+    )
+    with pytest.raises(ConfigError, match="use a fast tokenizer"):
+        tokenize([ITEM], slow, max_tokens=256, train_on_inputs=False)
 
 
 def _numbers(items):

@@ -88,10 +88,13 @@ def tokenize(
         input_ids, attention_mask and labels, one list a sample; labels of ignored tokens are -100.
 
     Raises:
-        ConfigError: `chat` with a tokenizer whose template is missing or writes an answer into a changed prompt.
+        ConfigError: `chat` with a tokenizer whose template is missing or writes an answer into a changed prompt, or a
+            loss over the answer alone with a tokenizer that does not say where its tokens are.
     """
-    rows = _chat_rows(items, tokenizer) if prompt == "chat" else _authors_rows(items, tokenizer, max_tokens)
-    rows = [(ids[:max_tokens], answer[:max_tokens]) for ids, answer in rows]
+    if prompt == "chat":
+        rows = _chat_rows(items, tokenizer, max_tokens)
+    else:
+        rows = _authors_rows(items, tokenizer, max_tokens, with_offsets=not train_on_inputs)
     labels = [
         [token if counts or train_on_inputs else IGNORED for token, counts in zip(ids, answer, strict=True)]
         for ids, answer in rows
@@ -101,17 +104,23 @@ def tokenize(
 
 
 def _authors_rows(
-    items: list[Item], tokenizer: "PreTrainedTokenizerBase", max_tokens: int
+    items: list[Item], tokenizer: "PreTrainedTokenizerBase", max_tokens: int, with_offsets: bool
 ) -> list[tuple[list[int], list[bool]]]:
-    """Token ids, and which of them belong to the answer."""
+    """Token ids, and which of them belong to the answer; all of them without offsets."""
+    if with_offsets and not tokenizer.is_fast:
+        raise ConfigError(
+            f"{type(tokenizer).__name__} does not say where a token is in the text, so the answer's tokens cannot be "
+            "told from the prompt's: use a fast tokenizer (tokenizer.json), or --train-on-inputs."
+        )
     prompts = [training_prompt(item["instruction"], item["input"]) for item in items]
     texts = [prompt + item["output"] for prompt, item in zip(prompts, items, strict=True)]
-    tokens = tokenizer(texts, truncation=True, max_length=max_tokens, return_offsets_mapping=True)
+    tokens = tokenizer(texts, truncation=True, max_length=max_tokens, return_offsets_mapping=with_offsets)
     rows = []
-    for prompt, ids, offsets in zip(prompts, tokens["input_ids"], tokens["offset_mapping"], strict=True):
-        row = list(ids)
-        # A token that holds both the last blank of the prompt and the first letter of the answer is the answer's.
-        answer = [end > len(prompt) for _, end in offsets]
+    for number, (prompt, ids) in enumerate(zip(prompts, tokens["input_ids"], strict=True)):
+        row, answer = list(ids), [True] * len(ids)
+        if with_offsets:
+            # A token that holds both the last blank of the prompt and the first letter of the answer is the answer's.
+            answer = [end > len(prompt) for _, end in tokens["offset_mapping"][number]]
         if row[-1] == tokenizer.eos_token_id:
             answer[-1] = True  # the tokenizer's own: it has no place in the text
         elif len(row) < max_tokens:
@@ -121,7 +130,9 @@ def _authors_rows(
     return rows
 
 
-def _chat_rows(items: list[Item], tokenizer: "PreTrainedTokenizerBase") -> list[tuple[list[int], list[bool]]]:
+def _chat_rows(
+    items: list[Item], tokenizer: "PreTrainedTokenizerBase", max_tokens: int
+) -> list[tuple[list[int], list[bool]]]:
     """Token ids, and which of them follow the prompt that evaluation shows."""
     rows = []
     asked, answered = chat_ids(items, tokenizer), chat_ids(items, tokenizer, answered=True)
@@ -132,6 +143,7 @@ def _chat_rows(items: list[Item], tokenizer: "PreTrainedTokenizerBase") -> list[
                 f"{item['instruction'][:60]!r}): what is trained would not be what evaluation asks. Use --prompt "
                 "authors or another chat template."
             )
+        row = row[:max_tokens]
         rows.append((row, [number >= len(prompt) for number in range(len(row))]))
     return rows
 
