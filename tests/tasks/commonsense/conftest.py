@@ -4,6 +4,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,6 +105,20 @@ def trained(tiny_model: Path, questions: Path, tmp_path_factory: pytest.TempPath
     )
     train(config, folder)
     return folder
+
+
+@pytest.fixture
+def config(trained: Path, questions: Path, tmp_path: Path) -> Any:
+    """Settings of an evaluation of a fresh copy of the run."""
+    from moslora.tasks.commonsense.config import CommonsenseEvalConfig
+
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for name in ("run.json", "adapter"):
+        (copy / name).symlink_to(trained / name)
+    return CommonsenseEvalConfig(
+        run=copy, data=questions, benchmarks=("toy",), decoding="greedy", max_new_tokens=8, batch_size=5
+    )
 
 
 @pytest.fixture(scope="session")

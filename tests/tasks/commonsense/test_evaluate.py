@@ -11,21 +11,8 @@ from moslora import runs
 from moslora.errors import DataError, RunError
 from moslora.tasks.commonsense import answering
 from moslora.tasks.commonsense import evaluate as evaluation
-from moslora.tasks.commonsense.config import CommonsenseEvalConfig
 from moslora.tasks.commonsense.evaluate import evaluate
 from moslora.tasks.commonsense.prompt import evaluation_prompt
-
-
-@pytest.fixture
-def config(trained, questions, tmp_path):
-    """Settings of an evaluation of a fresh copy of the run."""
-    copy = tmp_path / "run"
-    copy.mkdir()
-    for name in ("run.json", "adapter"):
-        (copy / name).symlink_to(trained / name)
-    return CommonsenseEvalConfig(
-        run=copy, data=questions, benchmarks=("toy",), decoding="greedy", max_new_tokens=8, batch_size=5
-    )
 
 
 def test_every_question_is_answered_once_and_in_order(config, questions):
@@ -97,7 +84,7 @@ def test_another_benchmark_joins_the_scores(config, questions, tmp_path):
         (data / name).mkdir(parents=True)
         (data / name / "test.json").write_bytes((questions / "toy" / "test.json").read_bytes())
     first = evaluate(dataclasses.replace(config, data=data, limit=4))
-    both = evaluate(dataclasses.replace(config, data=data, limit=4, benchmarks=("toy2",)))
+    both = evaluate(dataclasses.replace(config, data=data, limit=4, benchmarks=("toy", "toy2")))
     assert both["benchmarks"] == {"toy": first["benchmarks"]["toy"], "toy2": first["benchmarks"]["toy"]}
 
 

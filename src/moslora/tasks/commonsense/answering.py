@@ -82,7 +82,10 @@ class Answerer:
         Raises:
             RunError: out of memory.
         """
-        questions = self._questions(items, words, range(len(items)) if indices is None else indices)
+        indices = range(len(items)) if indices is None else indices
+        if not indices:
+            return
+        questions = self._questions(items, words, indices)
         questions.sort(key=lambda question: (-len(question.tokens.shared), question.number))
         own = self.early_stop or self.decoding == "ranking"
         prefix = read_prefix(self.model, [question.tokens.shared for question in questions]) if own else None
