@@ -151,7 +151,8 @@ def _edges(statistics: Mapping[str, Any]) -> list[str]:
                     f"The best learning rate of {arm['method']}{share}, {end:g}, is the {name} tried: widen the sweep."
                 )
     if single:
-        names = _and(list(dict.fromkeys(single)))
+        every = len(single) == len(statistics["arms"]) > 1
+        names = "All methods" if every else _and(list(dict.fromkeys(single)))
         sentences.append(
             f"{names} ran at one learning rate only: a difference between methods may be one between how well that "
             "rate suits them."
