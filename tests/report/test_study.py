@@ -281,3 +281,29 @@ def test_the_command_on_the_page_asks_for_the_same_study(study):
     assert [float(rate) for rate in flags["--learning-rates"]] == record["config"]["learning_rates"]
     assert flags["--train-fractions"] == ["1.0"]
     assert (flags["--tests"], flags["--set"], flags["--eval"]) == (["tests"], ["rank=8"], ["num_beams=1"])
+
+
+def test_the_losses_in_the_csv_are_the_logged_ones(study):
+    folder, statistics, _ = study
+    rows = list(csv.DictReader((folder / "report" / "losses.csv").open(encoding="utf-8", newline="")))
+    chosen = statistics["arms"][3]
+    cell = folder / "cells" / f"3/lr{chosen['learning_rate']}-f1.0-seed2"
+    logged = {row["step"]: row["loss"] for row in runs.read_rows(cell / "metrics.jsonl")}
+    found = {int(row["step"]): float(row["loss"]) for row in rows if (row["label"], row["run"]) == ("lokr", "2")}
+    assert found == logged
+
+
+def test_a_study_without_its_cells_is_drawn_from_its_statistics_and_says_what_is_missing(tmp_path):
+    studies.write_study(tmp_path, methods=("lora", "moslora"), rates=(1e-3,), seeds=(0, 1), steps=9)
+    shutil.rmtree(tmp_path / "cells")
+    page = Parser(write_report(tmp_path, tmp_path / "report").read_text(encoding="utf-8"))
+    assert "Not drawn: 2 of 2, whose run folders with logged losses are not here." in page.words
+    assert not (tmp_path / "report" / "losses.png").exists()
+
+
+def test_no_name_of_a_run_can_put_markup_into_its_report(tmp_path):
+    studies.write_study(tmp_path, methods=(HOSTILE,), rates=(1e-3,), seeds=(0,), steps=9)
+    assert main(["report", str(tmp_path / "cells" / "0" / "lr0.001-f1.0-seed0"), "--out", str(tmp_path / "out")]) == 0
+    page = Parser((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert page.tables[0][1][0][0] == HOSTILE

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMOOTHING = 0.6  # weight of the past in the exponential mean that is drawn over the raw losses
-MOST_POINTS = 150  # of a line, in a figure; the CSV beside it holds all
+MOST_POINTS = 150  # of a line, in a figure and its CSV; the metrics.jsonl of a run holds all
 
 
 class Curve(NamedTuple):
@@ -34,6 +34,17 @@ def read_curve(folder: Path) -> Curve:
     if not rows:
         raise DataError(f"{folder / 'metrics.jsonl'} holds no losses: train for at least `logging_steps` steps.")
     return Curve([row["step"] for row in rows], [row["loss"] for row in rows])
+
+
+def curve_rows(curves: Mapping[str, Sequence[Curve]]) -> list[dict[str, Any]]:
+    """What `losses_figure` draws, one row a point: label, number of the run, step, loss as logged and smoothed."""
+    rows = []
+    for label, each in curves.items():
+        for number, curve in enumerate(each):
+            logged, smoothed = _thin(*curve), _thin(curve.steps, smooth(curve.losses))
+            for step, loss, mean in zip(*logged, smoothed[1], strict=True):
+                rows.append({"label": label, "run": number, "step": step, "loss": loss, "smoothed": mean})
+    return rows
 
 
 def draw_losses(folders: Mapping[str, Path], out: Path) -> None:

@@ -151,7 +151,9 @@ def _markdown(page: Page) -> str:
                 case Picture():
                     parts.append(f"![{_escaped(item.alt)}]({item.name}.png)\n\n{_escaped(item.caption)}")
                 case Table():
-                    rows = [[f"{cell.text} {cell.note}".strip() for cell in row] for row in item.rows]
+                    rows = [
+                        [f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in row] for row in item.rows
+                    ]
                     rows = [[_escaped(text) for text in row] for row in [list(item.header), *rows]]
                     parts.append(f"{_escaped(item.caption)}\n\n{markdown(rows, numbers=not item.text).rstrip()}")
     return "\n\n".join(parts) + "\n"
@@ -163,10 +165,11 @@ def _escaped(text: str) -> str:
 
 
 def _breakable(name: str) -> "markupsafe.Markup":
-    """A heading that may go on in another line after a hyphen or an underscore."""
+    """A heading that may go on in another line after a hyphen or an underscore, if it is long."""
     import markupsafe
 
-    return markupsafe.Markup("<wbr>").join(re.split(r"(?<=[-_])", name))
+    parts = re.split(r"(?<=[-_])", name) if len(name) > 6 else [name]
+    return markupsafe.Markup("<wbr>").join(parts)
 
 
 def _html(page: Page, tables: Mapping[str, Any]) -> str:

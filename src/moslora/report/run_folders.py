@@ -8,7 +8,7 @@ from typing import Any
 from .. import runs
 from ..errors import ConfigError, DataError
 from .colours import look
-from .figures import accuracies_figure, losses_figure, read_curve
+from .figures import SMOOTHING, Curve, accuracies_figure, curve_rows, losses_figure, read_curve
 from .mixers import mixers_by_method, read_mixers
 from .page import Cell, Code, Page, Picture, Section, Table, write_page
 from .summary import Summary, summarize, summarize_base, table
@@ -16,6 +16,7 @@ from .tables import settings_table
 from .texts import rate
 
 MOST_ACCURACIES = 40  # runs times benchmarks in one figure
+MOST_PANELS = 24  # labels in a figure that has a panel for each
 # Settings that tell runs of one method apart -> their short names.
 _TOLD_APART = {"learning_rate": "lr", "train_fraction": "data", "rank": "r", "seed": "seed"}
 
@@ -40,44 +41,49 @@ def write_runs_report(folders: Sequence[Path], out: Path, note: str | None = Non
     summaries = [summarize(folder, label) for label, folder in named.items()]
     if (folders[0] / "eval-base" / "scores.json").exists():
         summaries.insert(0, summarize_base(folders[0]))
+    curves = read_curves({label: [folder] for label, folder in named.items()})
     sections = [
         Section("Results", [*([note] if note else []), *_results(summaries)]),
-        *curves_section(named),
+        curves_section(curves, len(named)),
         *mixers_section(named),
         Section("How it was done", _done(records, folders, out)),
     ]
     one = next(iter(records.values()))
     facts = [f"{len(folders)} run{'s' if len(folders) > 1 else ''}", f"model: {one['config'].get('model')}"]
-    page = Page("Runs of moslora", facts, sections, {"results": _rows(summaries)})
+    page = Page("Runs of moslora", facts, sections, {"results": _rows(summaries), "losses": curve_rows(curves)})
     return write_page(page, out)
 
 
-def curves_section(folders: Mapping[str, Path | Sequence[Path]], reference: str | None = None) -> list[Section]:
-    """Training losses of every label's runs, as a list of one section; empty if nothing was logged.
+def read_curves(folders: Mapping[str, Sequence[Path]]) -> dict[str, list[Curve]]:
+    """What the runs of every label have logged; labels whose runs logged nothing, or are not here, are left out."""
+    found = {label: [curve for path in paths if (curve := _curve(path))] for label, paths in folders.items()}
+    return {label: curves for label, curves in found.items() if curves}
+
+
+def curves_section(curves: Mapping[str, Sequence[Curve]], asked: int, reference: str | None = None) -> Section:
+    """Training losses.
 
     Args:
-        folders: label -> run folder, or folders.
+        curves: label -> one curve a run.
+        asked: number of labels that should have curves.
         reference: the label to draw behind the others; the first by default.
     """
-    curves, silent = {}, []
-    for label, each in folders.items():
-        found = []
-        for folder in [each] if isinstance(each, Path) else each:
-            try:
-                found.append(read_curve(folder))
-            except DataError as error:
-                silent.append(str(error))
-        if found:
-            curves[label] = found
+    missing = asked - len(curves)
+    notes = [f"Not drawn: {missing} of {asked}, whose run folders with logged losses are not here."] if missing else []
     if not curves:
-        return []
-    alt = f"Training loss over optimizer steps, one panel each for {', '.join(curves)}."
-    reference = reference if reference in curves else next(iter(curves))
+        return Section("Training loss", notes)
+    if reference is None or reference not in curves:
+        reference = next(iter(curves))
+    shown = dict(list(curves.items())[:MOST_PANELS])
+    shown[reference] = curves[reference]
+    if len(shown) < len(curves):
+        notes.append(f"Shown: {len(shown)} of {len(curves)}. losses.csv has all.")
+    alt = f"Training loss over optimizer steps, one panel each for {', '.join(shown)}."
     caption = (
-        "Training loss over optimizer steps, smoothed (exponential mean, weight of the past 0.6). Thin lines: one run "
-        f"each; thick line: their mean; dashed: the mean of {reference}."
+        "Training loss over optimizer steps, smoothed (exponential mean, weight of the past "
+        f"{SMOOTHING}). Thin lines: one run each; thick line: their mean; dashed: the mean of {reference}."
     )
-    return [Section("Training loss", [Picture("losses", losses_figure(curves, reference), alt, caption), *silent])]
+    return Section("Training loss", [Picture("losses", losses_figure(shown, reference), alt, caption), *notes])
 
 
 def mixers_section(folders: Mapping[str, Path]) -> list[Section]:
@@ -87,13 +93,22 @@ def mixers_section(folders: Mapping[str, Path]) -> list[Section]:
     mixers = {label: found for label, folder in adapters.items() if (found := read_mixers(folder))}
     if not mixers:
         return []
-    counts = sorted({len(each) for each in mixers.values()})
-    alt = f"Heat maps of the mixers that {', '.join(mixers)} learned."
+    shown = dict(list(mixers.items())[:MOST_PANELS])
+    counts = sorted({len(each) for each in shown.values()})
+    alt = f"Heat maps of the mixers that {', '.join(shown)} learned."
     caption = (
         "The learned mixers M after training, of one run a row; red is positive, blue negative, white zero, and every "
         f"row has a scale of its own. Layers: the first, the last and some between of {' or '.join(map(str, counts))}."
+        + (f" Shown: {len(shown)} of {len(mixers)}." if len(shown) < len(mixers) else "")
     )
-    return [Section("Mixers", [Picture("mixers", mixers_by_method(mixers), alt, caption)])]
+    return [Section("Mixers", [Picture("mixers", mixers_by_method(shown), alt, caption)])]
+
+
+def _curve(folder: Path) -> Curve | None:
+    try:
+        return read_curve(folder)
+    except DataError:
+        return None
 
 
 def _results(summaries: Sequence[Summary]) -> list[Any]:

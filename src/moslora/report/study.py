@@ -7,9 +7,10 @@ from typing import Any, Literal
 from .. import runs
 from ..errors import DataError, RunError
 from .command import study_command
+from .figures import curve_rows
 from .page import Cell, Code, Page, Picture, Section, Table, write_page
 from .published import published_section, same_benchmarks
-from .run_folders import commit_of, curves_section, mixers_section, write_runs_report
+from .run_folders import commit_of, curves_section, mixers_section, read_curves, write_runs_report
 from .study_figures import arms_figure, fractions_figure, parameters_figure, rates_figure
 from .tables import (
     accuracy_rows,
@@ -69,6 +70,8 @@ def _page(folder: Path, study: Mapping[str, Any], statistics: Mapping[str, Any],
     model = str(study["config"].get("model", "unknown model"))
     shares = sorted({arm["train_fraction"] for arm in arms}, reverse=True)
     whole = [arm for arm in arms if arm["train_fraction"] == shares[0]] if shares else []
+    cells = _cells(folder, study, whole)
+    curves = read_curves(cells)
     sections = [_conclusions(statistics)]
     if arms:
         sections += [
@@ -77,8 +80,8 @@ def _page(folder: Path, study: Mapping[str, Any], statistics: Mapping[str, Any],
             *_fractions(statistics, benchmarks, shares),
             _parameters(whole),
             *_rates(statistics, shares[0]),
-            *curves_section(_cells(folder, study, whole), statistics["baseline"]),
-            *mixers_section({method: cells[0] for method, cells in _cells(folder, study, whole).items()}),
+            curves_section(curves, len(cells), statistics["baseline"]),
+            *mixers_section({method: paths[0] for method, paths in cells.items()}),
         ]
     if published == "always" or (published == "auto" and same_benchmarks(benchmarks)):
         sections.append(published_section(statistics, benchmarks, model))
@@ -95,6 +98,7 @@ def _page(folder: Path, study: Mapping[str, Any], statistics: Mapping[str, Any],
         "results": result_rows(arms, benchmarks),
         "accuracies": accuracy_rows(arms),
         "sweep": sweep_rows(statistics["sweep"]),
+        "losses": curve_rows(curves),
     }
     return Page(f"{str(study['task']).capitalize()} study", facts, sections, data)
 

@@ -7,7 +7,7 @@ MISSING = "–"  # noqa: RUF001
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share in [0, 1] in percent, without the sign."""
-    return MISSING if share is None else f"{100 * share:.{digits}f}"
+    return MISSING if share is None else _minus(f"{100 * share:.{digits}f}")
 
 
 def percent_interval(interval: Sequence[float] | None) -> str:
@@ -20,7 +20,7 @@ def points(difference: float | None) -> str:
     if difference is None:
         return MISSING
     text = f"{100 * difference:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")  # noqa: RUF001
+    return "0.0" if float(text) == 0 else _minus(text)
 
 
 def points_interval(interval: Sequence[float] | None) -> str:
@@ -72,3 +72,7 @@ def count(number: float | None) -> str:
 def plain(value: float | None, form: str) -> str:
     """Any other number in the given format."""
     return MISSING if value is None else format(value, form)
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")  # noqa: RUF001
