@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from .adapter import MosLoraConfig, MosLoraModel, create_lorafa_optimizer, to_lora
+    from .adapter import MosLoraConfig, MosLoraModel, create_lorafa_optimizer, initialize_mixer, to_lora
     from .checkpoint import export_adapter, import_adapter, load_adapter
     from .equation import Factors, adapter_output, delta_weight, fold
     from .errors import MoSLoRAError, UnsupportedError
@@ -30,6 +30,7 @@ __all__ = [
     "export_adapter",
     "fold",
     "import_adapter",
+    "initialize_mixer",
     "load_adapter",
     "to_lora",
 ]
@@ -46,6 +47,7 @@ _HOME = {
     "export_adapter": "checkpoint",
     "fold": "equation",
     "import_adapter": "checkpoint",
+    "initialize_mixer": "adapter",
     "load_adapter": "checkpoint",
     "to_lora": "adapter",
 }

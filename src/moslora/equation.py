@@ -19,8 +19,8 @@ from torch import Tensor
 
 from .errors import ConfigError, ShapeError
 
-Mixer = Literal["learnable", "frozen", "butterfly", "identity"]
-MixerInit = Literal["kaiming_uniform", "orthogonal", "normal", "identity", "zeros"]
+Mixer = Literal["learnable", "frozen", "core", "butterfly", "identity"]
+MixerInit = Literal["kaiming_uniform", "orthogonal", "normal", "identity", "zeros", "gradient"]
 
 MIXERS: tuple[Mixer, ...] = get_args(Mixer)
 MIXER_INITS: tuple[MixerInit, ...] = get_args(MixerInit)
@@ -117,20 +117,22 @@ def check_mixer_rank(mixer: Mixer, r: int, where: str = "this layer") -> None:
         )
 
 
-def initialize_mixer(mixer: Tensor, init: MixerInit, generator: torch.Generator | None = None) -> None:
-    """Fill a mixer in place.
+def draw_mixer(mixer: Tensor, init: MixerInit, generator: torch.Generator | None = None) -> None:
+    """Fill a mixer in place with numbers that depend on no data.
 
     Args:
         mixer: (r, r), or (experts, r, r), of which each matrix is drawn on its own.
         init: one of the paper's Table 3. `kaiming_uniform` uses a = sqrt(5) as the authors' code does, which draws
             from U(-1/sqrt(r), 1/sqrt(r)); `normal` is N(0, 1), as the paper gives no deviation. `zeros` on B = 0
-            never learns (Appendix C).
+            never learns (Appendix C). "gradient" is computed by `gradient_mixer` instead.
         generator: source of randomness; torch's own when None.
 
     Raises:
         ConfigError: unknown init.
     """
     check_mixer_init(init)
+    if init == "gradient":
+        raise ConfigError("A mixer from the gradient is not drawn: call moslora.initialize_mixer(model, batches).")
     with torch.no_grad():
         for matrix in mixer if mixer.ndim == 3 else [mixer]:
             if init == "kaiming_uniform":
@@ -146,7 +148,7 @@ def initialize_mixer(mixer: Tensor, init: MixerInit, generator: torch.Generator 
 
 
 def check_mixer_init(init: str) -> None:
-    """Raise ConfigError unless `init` is one of the paper's Table 3."""
+    """Raise ConfigError unless `init` is one of the paper's Table 3, or "gradient"."""
     if init not in MIXER_INITS:
         raise ConfigError(f"Unknown mixer initialisation {init!r}: choose one of {', '.join(MIXER_INITS)}.")
 
@@ -191,6 +193,61 @@ def fold_butterfly(A: Tensor, experts: int = 1) -> Tensor:
     return total.expand_as(halves).reshape(A.shape)
 
 
+def fold_core(A: Tensor, core: Tensor) -> Tensor:
+    """The A of the plain LoRA that equals FLoRA: the core contracted with A.
+
+    For a convolution, B and A are 1 x 1 and the core has the kernel, so `B core A` is a Tucker-2 decomposition of the
+    update, in which A and B share no position of the kernel.
+
+    Args:
+        A: (r, d_in) or (r, channels, *1).
+        core: (r, r) or (r, r, *kernel).
+
+    Returns:
+        (r, d_in) or (r, channels, *kernel).
+
+    Raises:
+        ShapeError: the core does not fit A.
+
+    Source: FLoRA, arXiv:2405.14739, with full factors for the modes of the kernel, which the core absorbs.
+    """
+    r = A.shape[0]
+    if core.ndim != A.ndim or core.shape[:2] != (r, r) or any(size != 1 for size in A.shape[2:]):
+        raise ShapeError(
+            f"A is {tuple(A.shape)} and the core is {tuple(core.shape)}: expected A (r, in, *1), core (r, r, *kernel)."
+        )
+    return torch.einsum("ij...,jc->ic...", core, A.flatten(1))
+
+
+MIXER_FLOOR = 0.01  # smallest singular value of a gradient mixer over its largest; a zero row could never learn
+
+
+def gradient_mixer(projected: Tensor, A: Tensor) -> Tensor:
+    """The mixer whose rows are the leading directions of the gradient within the span of A.
+
+    With `projected = U S V^T` it is `c S V^T`, so that M^T M is the gradient's own second moment there. For a first
+    step of gradient descent this decreases the loss most, to first order, among all M^T M of one Frobenius norm;
+    docs/equation.md has the derivation, and what is different under Adam.
+
+    Args:
+        projected: G A^T (d_out, r), where G (d_out, d_in) is the gradient of the loss by the weight.
+        A: (r, d_in).
+
+    Returns:
+        M (r, r) with |M A| = |A| / sqrt(3) in the Frobenius norm, as a Kaiming-uniform mixer has on average, so that
+        the two differ in direction and not in size. Without any gradient all directions count the same. In the dtype
+        and on the device of A.
+    """
+    projected, wide = projected.detach().double(), A.detach().double()
+    energies, V = torch.linalg.eigh(projected.T @ projected)  # ascending, V (r, r) in columns
+    sizes = energies.flip(0).clamp_min(0).sqrt()
+    largest = sizes[0]
+    sizes = torch.maximum(sizes, MIXER_FLOOR * largest) if largest > 0 else torch.ones_like(sizes)
+    M = sizes[:, None] * V.flip(1).T
+    size = torch.linalg.norm(wide) / math.sqrt(3) / torch.linalg.norm(M @ wide)
+    return (size * M).to(A.dtype)
+
+
 def unfold(A: Tensor, M: Tensor) -> Tensor:
     """The A for which `fold(A, M)` gives back the argument: `M^-1 @ A`. Same shapes as `fold`.
 
@@ -205,7 +262,7 @@ def unfold(A: Tensor, M: Tensor) -> Tensor:
 def subspace_count(mixer: Mixer, r: int) -> int:
     """Number of rank-1 subspaces that are summed: Table 2 of the paper."""
     check_mixer_rank(mixer, r)
-    return {"identity": r, "butterfly": 2 * r, "frozen": r * r, "learnable": r * r}[mixer]
+    return {"identity": r, "butterfly": 2 * r, "frozen": r * r, "core": r * r, "learnable": r * r}[mixer]
 
 
 def trained_parameter_count(layers: Iterable[tuple[int, int]], r: int, mixer: Mixer) -> int:
@@ -214,10 +271,10 @@ def trained_parameter_count(layers: Iterable[tuple[int, int]], r: int, mixer: Mi
     Args:
         layers: (d_in, d_out) of each adapted layer.
         r: rank, the same in every layer.
-        mixer: only a learnable one is trained.
+        mixer: only a learnable one and a core are trained.
 
     Returns:
-        the sum of (d_in + d_out) r per layer, plus r^2 if the mixer is learnable.
+        the sum of (d_in + d_out) r per layer, plus r^2 if the mixer is trained.
     """
     check_mixer_rank(mixer, r)
-    return sum((d_in + d_out) * r + (r * r if mixer == "learnable" else 0) for d_in, d_out in layers)
+    return sum((d_in + d_out) * r + (r * r if mixer in ("learnable", "core") else 0) for d_in, d_out in layers)

@@ -7,7 +7,8 @@ import peft
 import pytest
 import torch
 
-from moslora import MosLoraConfig, methods
+from moslora import MosLoraConfig, initialize_mixer, methods
+from moslora.adapter import awaits_gradient
 from moslora.equation import Factors, adapter_output
 from moslora.errors import ConfigError, UnsupportedError
 from tests.helpers import relative_difference, tiny_llama
@@ -22,7 +23,10 @@ TOKENS = torch.randint(0, 64, (4, 12), generator=torch.Generator().manual_seed(0
 def attached(method: str, **changes: object) -> torch.nn.Module:
     model = tiny_llama()
     torch.manual_seed(1)
-    return methods.attach(model, method, **{**SETTINGS, **changes})
+    adapted = methods.attach(model, method, **{**SETTINGS, **changes})
+    if awaits_gradient(adapted):
+        initialize_mixer(adapted, [{"input_ids": TOKENS, "labels": TOKENS}])
+    return adapted
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:

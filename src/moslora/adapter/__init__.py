@@ -4,6 +4,7 @@ from ..ops import Kernel
 from .config import MosLoraConfig, MosPeftType
 from .fold import to_lora
 from .forward import kernels_used
+from .gradient import awaits_gradient, initialize_mixer
 from .model import MosLoraModel
 from .optimizers import create_lorafa_optimizer
 from .registration import register
@@ -14,7 +15,9 @@ __all__ = [
     "MosLoraConfig",
     "MosLoraModel",
     "MosPeftType",
+    "awaits_gradient",
     "create_lorafa_optimizer",
+    "initialize_mixer",
     "kernels_used",
     "register",
     "saved_bytes",

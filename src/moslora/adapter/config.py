@@ -32,9 +32,11 @@ class MosLoraConfig(LoraConfig):
     Args:
         mixer: "learnable" trains an r x r mixer (MoSLoRA), "frozen" draws the same mixer and leaves it as it is,
             "butterfly" fixes [[I, I], [I, I]] (two-subspaces mixing, even rank), "identity" is plain LoRA.
-        init_mixer: start of a learnable or frozen mixer: "kaiming_uniform", "orthogonal", "normal", "identity" or
-            "zeros". With an `init_lora_weights` that is derived from the base weight, the orthogonal matrix nearest to
-            it is taken.
+            "core" is FLoRA's core tensor (arXiv:2405.14739), with the kernel of a convolution in it and zero at the
+            start, with A and B drawn at random.
+        init_mixer: start of a learnable or frozen mixer: "kaiming_uniform", "orthogonal", "normal", "identity", "zeros"
+            or "gradient", which `moslora.initialize_mixer` has to compute before the first forward pass. With an
+            `init_lora_weights` that is derived from the base weight, the orthogonal matrix nearest to it is taken.
         mixer_pattern: module name or regex -> mixer, for layers that differ from `mixer`. Matched as `rank_pattern`
             is, against the end of the module's name: `{".*vision_tower.*": "identity"}`.
         kernel: how linear layers compute: "auto", "reference" (PEFT's own code), "fused" or "remat"; see `moslora.ops`.

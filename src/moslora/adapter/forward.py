@@ -133,6 +133,7 @@ def _down_factors(down: Any) -> tuple[Any, Tensor | None]:
     """A and M; the butterfly's M is folded into A, which costs two additions."""
     if type(down) is not MixedLinear:
         return down._parameters["weight"], None
+    down.refuse_unset_mixer()
     raw: Any = down._parameters["raw"]
     if down.mixer_kind == "frozen":
         frozen: Any = down._buffers["mixer"]

@@ -14,7 +14,7 @@ from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.lora.variants import BlockDiagonalLinear
 from torch import Tensor, nn
 
-from ..equation import check_mixer_rank, initialize_mixer
+from ..equation import check_mixer_rank, draw_mixer
 from ..errors import UnsupportedError
 from ..ops import Kernel
 from .config import FREE_INITS, MosLoraConfig
@@ -120,6 +120,11 @@ def mix(layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixe
     is_embedding = adapter_name in layer.lora_embedding_A
     if kind == "identity" or mixed(layer, adapter_name) or not (is_embedding or adapter_name in layer.lora_A):
         return
+    if kind == "core":
+        mix_core(layer, adapter_name, config)
+        return
+    if kind in ("learnable", "frozen") and config.init_mixer == "gradient":
+        _check_gradient_init(layer, adapter_name, config)
     raw = layer.lora_embedding_B[adapter_name] if is_embedding else layer.lora_A[adapter_name].weight
     experts = 1 if is_embedding else _independent_parts(layer, layer.lora_A[adapter_name])
     r = (raw.shape[1] if is_embedding else raw.shape[0]) // experts
@@ -135,6 +140,8 @@ def mix(layer: MixedLayer, adapter_name: str, config: MosLoraConfig, shared_mixe
         _mix_embedding(layer, adapter_name, kind, mixer)
     else:
         _mix_projection(layer, adapter_name, kind, mixer, experts)
+        unset = config.init_mixer == "gradient" and mixer is not None and not raw.is_meta
+        layer.lora_A[adapter_name].awaits_gradient = unset
     if config.use_dora and config.init_lora_weights is False:
         # DoRA's magnitude was taken from B @ A; with B != 0 it has to be that of B @ M @ A.
         layer.lora_variant[adapter_name].init(layer, adapter_name=adapter_name, config=config)
@@ -160,6 +167,43 @@ def forget_mixer(layer: LoraLayer, adapter_name: str) -> None:
         for container in (layer.lora_A, layer.lora_embedding_B, getattr(layer, "lora_embedding_mixer", {})):
             if adapter_name in container:
                 del container[adapter_name]
+
+
+def mix_core(layer: MixedLayer, name: str, config: MosLoraConfig) -> None:
+    """Put FLoRA's core between A and B: zero at the start, between two factors that are not.
+
+    Raises:
+        UnsupportedError: the layer is not linear or a convolution of one group, or A and B have an init of their own.
+
+    Source: arXiv:2405.14739 and its code, which draws every factor from N(0, 1 / (2 r)).
+    """
+    down = dict(layer.lora_A).get(name)
+    plain = type(down) in MIXED_CLASSES and _independent_parts(layer, down) == 1  # type: ignore[arg-type]
+    if down is None or not plain or getattr(layer.base_layer, "groups", 1) != 1 or config.init_lora_weights is not True:
+        raise UnsupportedError(
+            f"{layer.mixer_target}: mixer='core' (FLoRA) fits linear layers and convolutions of one group, with "
+            f"init_lora_weights=True. Found {type(layer.base_layer).__name__} with "
+            f"init_lora_weights={config.init_lora_weights!r}."
+        )
+    weight, up = down.weight, layer.lora_B[name].weight
+    r, channels, *kernel = weight.shape
+    core = weight.new_zeros(r, r, *kernel)
+    A = weight.new_empty(r, channels, *[1] * len(kernel))
+    if not weight.is_meta:
+        stream = _mixer_stream(layer.mixer_target)
+        for factor in (A, up.data):
+            factor.copy_(torch.randn(factor.shape, generator=stream) / (2 * r) ** 0.5)
+    down.weight = nn.Parameter(A, requires_grad=weight.requires_grad)
+    _mix_projection(layer, name, "core", nn.Parameter(core, requires_grad=weight.requires_grad), 1)
+
+
+def _check_gradient_init(layer: MixedLayer, name: str, config: MosLoraConfig) -> None:
+    linear = name in layer.lora_A and type(layer.lora_A[name]) is nn.Linear
+    if not linear or _independent_parts(layer, layer.lora_A[name]) > 1 or config.init_lora_weights is False:
+        raise UnsupportedError(
+            f"{layer.mixer_target}: init_mixer='gradient' fits linear layers whose B starts at zero. Leave this layer "
+            f"out with mixer_pattern={{'{layer.mixer_target}': 'identity'}}, or choose another init_mixer."
+        )
 
 
 def _independent_parts(layer: MixedLayer, down: nn.Module) -> int:
@@ -206,7 +250,10 @@ def _new_mixer(layer: MixedLayer, shape: tuple[int, ...], raw: Tensor, config: M
     else:
         # Drawn in float32 on the CPU: orthogonal needs a QR, and every device then starts from the same numbers.
         drawn = torch.empty(shape, device="cpu")
-        initialize_mixer(drawn, config.init_mixer, _mixer_stream(layer.mixer_target))
+        if config.init_mixer == "gradient":
+            drawn.fill_(torch.nan)  # nobody may take these for values
+        else:
+            draw_mixer(drawn, config.init_mixer, _mixer_stream(layer.mixer_target))
         if config.init_lora_weights not in FREE_INITS:
             drawn = _nearest_orthogonal(drawn)
         mixer = drawn.to(raw.device, raw.dtype)

@@ -12,7 +12,7 @@ import torch
 from peft.tuners.lora.variants import BlockDiagonalLinear
 from torch import Tensor, nn
 
-from ..equation import Mixer, fold, fold_butterfly, unfold
+from ..equation import Mixer, fold, fold_butterfly, fold_core, unfold
 from ..errors import UnsupportedError
 
 
@@ -74,17 +74,19 @@ class MixedFactor(nn.Module):
     would otherwise leave the mixer out and run.
 
     Attributes:
-        raw: A (r, *in), or (experts * r, d_in).
+        raw: A (r, *in), or (experts * r, d_in); with a core (r, channels, *1).
         mixer: (r, r) or (experts, r, r): a parameter if it is learnable, a buffer if it is frozen, so that nothing
-            that unfreezes an adapter reaches it; None for the butterfly.
-        mixer_kind: "learnable", "frozen" or "butterfly"; "identity" needs no such module.
+            that unfreezes an adapter reaches it; None for the butterfly. A core is (r, r, *kernel).
+        mixer_kind: any but "identity", which needs no such module.
         experts: number of independent mixers.
+        awaits_gradient: whether the mixer has no values yet, because `initialize_mixer` has to compute them.
     """
 
     raw: nn.Parameter
     mixer: Tensor | None
     mixer_kind: Mixer
     experts: int
+    awaits_gradient: bool
 
     @classmethod
     def adopt(cls, module: nn.Module, kind: Mixer, mixer: nn.Parameter | None, experts: int) -> None:
@@ -98,21 +100,37 @@ class MixedFactor(nn.Module):
         else:
             module.register_parameter("mixer", mixer)
         adopted = cast(MixedFactor, module)
-        adopted.mixer_kind, adopted.experts = kind, experts
+        adopted.mixer_kind, adopted.experts, adopted.awaits_gradient = kind, experts, False
 
     def unmix(self) -> None:
         """Turn back into the plain class, in place, with `M @ A` as the parameter `weight`."""
         weight = nn.Parameter(self.effective().detach(), requires_grad=self.raw.requires_grad)
-        del self.raw, self.mixer, self.mixer_kind, self.experts
+        del self.raw, self.mixer, self.mixer_kind, self.experts, self.awaits_gradient
         plain = next(plain for plain, mixed in MIXED_CLASSES.items() if mixed is type(self))
         self.__class__ = plain  # type: ignore[assignment]
         self.register_parameter("weight", weight)
 
     def effective(self) -> Tensor:
-        """`M @ A`, the shape of A."""
+        """`M @ A`, the shape of the plain A."""
+        self.refuse_unset_mixer()
         if self.mixer is None:
             return fold_butterfly(self.raw, self.experts)
+        if self.mixer_kind == "core":
+            return fold_core(self.raw, self.mixer.to(self.raw.dtype))
         return fold(self.raw, self.mixer.to(self.raw.dtype))
+
+    def refuse_unset_mixer(self) -> None:
+        """Raise UnsupportedError if the mixer still waits for `moslora.initialize_mixer`."""
+        if self.awaits_gradient:
+            raise UnsupportedError(
+                "This adapter has init_mixer='gradient', and its mixers have no values yet: call "
+                "moslora.initialize_mixer(model, batches) first, or choose another init_mixer."
+            )
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if f"{prefix}mixer" in state_dict:
+            self.awaits_gradient = False
 
     @property
     def weight(self) -> Tensor:
@@ -125,10 +143,10 @@ class MixedFactor(nn.Module):
     def _write_effective(self, value: Tensor) -> None:
         if value.dtype == self.raw.dtype and torch.equal(value, self.effective().detach()):
             return  # MultiheadAttention and others write back what they read
-        if self.mixer is None:
+        if self.mixer is None or self.mixer_kind == "core":
             raise UnsupportedError(
-                "Tried to set the effective weight M @ A of a layer with the butterfly mixer. It is singular, so not "
-                "every weight can be reached: use mixer='learnable' or mixer='identity' for this operation."
+                f"Tried to set the effective weight M @ A of a layer with the mixer {self.mixer_kind!r}, with which "
+                "not every weight can be reached: use mixer='learnable' or mixer='identity' for this operation."
             )
         self.raw.data = solve_raw(value, self.mixer.data)
 

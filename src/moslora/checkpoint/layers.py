@@ -11,7 +11,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from ..adapter import MosLoraConfig
-from ..equation import Mixer, butterfly_mixer, fold
+from ..equation import Mixer, butterfly_mixer, fold, fold_core
 from ..errors import UnsupportedError
 
 Value = TypeVar("Value")
@@ -30,7 +30,8 @@ class Layer:
         A: raw, (r, *in), or (experts * r, d_in), expert after expert. For an embedding (r, words).
         B: (d_out, r, *1), or (d_out, r / groups, *1) of a grouped convolution, or (d_out, r * experts), in which the
             experts alternate. For an embedding (d, r).
-        M: (r, r) or (experts, r, r) of a learnable or frozen mixer; None for the butterfly and the identity.
+        M: (r, r) or (experts, r, r) of a learnable or frozen mixer, (r, r, *kernel) of a core; None for the butterfly
+            and the identity.
         mixer: kind.
         r: rank.
         scale: alpha / r, or alpha / sqrt(r) with rsLoRA.
@@ -56,7 +57,9 @@ class Layer:
         return self.scale * self.r
 
     def full_mixer(self) -> Tensor:
-        """M (r, r) or (experts, r, r) in float64, whatever its kind."""
+        """M (r, r) or (experts, r, r) in float64, whatever its kind; a core (*kernel, r, r)."""
+        if self.mixer == "core" and self.M is not None:
+            return self.M.double().movedim((0, 1), (-2, -1))
         if self.M is not None:
             return self.M.double()
         matrix = butterfly_mixer(self.r) if self.mixer == "butterfly" else torch.eye(self.r)
@@ -74,6 +77,8 @@ class Layer:
         A, B = self.A, self.B
         if self.mixer != "identity" and self.is_embedding:
             B = fold(B.double().T, self.full_mixer().mT).T
+        elif self.mixer == "core" and self.M is not None:
+            A = fold_core(A.double(), self.M.double())
         elif self.mixer != "identity":
             A = fold(A.double(), self.full_mixer())
         A, B = A.to(dtype or self.A.dtype), B.to(dtype or self.B.dtype)
@@ -86,6 +91,8 @@ class Layer:
 
     def products(self) -> Products:
         """delta W, without forming it."""
+        if self.mixer == "core":
+            return self.folded(torch.float64).products()
         mixers = self.full_mixer().reshape(-1, self.r, self.r)  # (experts, r, r)
         A = mixers @ self.A.double().reshape(self.experts, self.r, -1)  # (experts, r, d_in)
         if self.experts > 1:

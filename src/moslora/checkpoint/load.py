@@ -16,7 +16,7 @@ from .layers import Adapter, Layer
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's, before the name of a module of the base model
 PEFT_TYPES = ("MOSLORA", "LORA")
-WITH_MIXER = ("learnable", "frozen")  # kinds of which the file holds M
+WITH_MIXER = ("learnable", "frozen", "core")  # kinds of which the file holds M
 
 # Ends of the keys of plain A, raw A, M and B. Raw A has a name of its own, so that no client takes it for plain A.
 PROJECTION = ("lora_A.weight", "lora_A.raw", "lora_A.mixer", "lora_B.weight")
@@ -147,6 +147,10 @@ class _LayerReader:
         if A.ndim < 2 or A.shape[0] != experts * r:
             self._fail(A_key, f"shape {tuple(A.shape)}", f"shape ({experts * r}, ...), for rank {r} by {CONFIG}")
         square = (r, r) if experts == 1 else (experts, r, r)
+        if M is not None and self._settings()[2] == "core":
+            square = (r, r, *M.shape[2 : A.ndim])
+            if any(size != 1 for size in A.shape[2:]):
+                self._fail(A_key, f"shape {tuple(A.shape)}", "shape (r, channels, 1, ...) beside a core")
         if M is not None and M.shape != square:
             self._fail(self.mixer_key, f"shape {tuple(M.shape)}", f"shape {square}")
         # A convolution of several groups has a B (d_out, r / groups, 1, 1).
@@ -188,7 +192,7 @@ class _LayerReader:
     def _is_possible(self, settings: tuple[int, float, Mixer]) -> bool:
         r, _, mixer = settings
         M = self.parts.get(self.mixer_key)
-        return (M is not None) == (mixer in WITH_MIXER) and (M is None or M.shape[-1] == r)
+        return (M is not None) == (mixer in WITH_MIXER) and (M is None or r in (M.shape[0], M.shape[-1]))
 
     def _parameter_names(self) -> list[str]:
         """Names of the target_parameters that this layer could stand for; none if it stands for a whole module."""

@@ -45,8 +45,9 @@ class Command:
 
         mixers: dict[str, Any] = {}
         for name, layer in adapter.layers.items():
-            if layer.M is not None and layer.experts > 1:
-                mixers |= {f"{name} [{number}]": M.numpy() for number, M in enumerate(layer.M.float())}
+            if layer.M is not None and layer.M.ndim > 2:  # of experts, or of the positions of a kernel
+                several = layer.full_mixer().float().reshape(-1, layer.r, layer.r)
+                mixers |= {f"{name} [{number}]": M.numpy() for number, M in enumerate(several)}
             elif layer.M is not None:
                 mixers[name] = layer.M.float().numpy()
         draw_mixers(mixers, out)

@@ -91,8 +91,10 @@ _MIXED: dict[str, Method] = {
     "ts-mixing": Method(_moslora(mixer="butterfly"), has_kernel=True, rank_step=2),
     **{f"moslora-{init}": Method(_moslora(init), has_kernel=True) for init in ("orthogonal", "normal", "identity")},
     "moslora-zeros": Method(_moslora("zeros"), has_kernel=True),
+    "moslora-gradient": Method(_moslora("gradient"), has_kernel=True),
     "moslora-frozen": Method(_moslora(mixer="frozen"), has_kernel=True),
     "moslora-folded": Method(_moslora(), start=to_lora, has_kernel=True),
+    "flora": Method(_moslora(mixer="core"), has_kernel=True),
     "moslora-dora": Method(_moslora(use_dora=True), has_kernel=True),
 }
 _METHODS: dict[str, Method] = {

@@ -53,7 +53,7 @@ def _interrupt(monkeypatch, config, out):
             train(config, out)
 
 
-RESUMED = ("adalora", "lora-plus", "full", "moslora-frozen", "moslora-folded", "pissa", "loha")
+RESUMED = ("adalora", "lora-plus", "full", "moslora-frozen", "moslora-folded", "pissa", "loha", "moslora-gradient")
 
 
 @pytest.mark.parametrize("method", RESUMED)
@@ -94,7 +94,7 @@ def test_full_fine_tuning_leaves_a_model_folder_that_is_evaluated(config, tmp_pa
         assert torch.equal(found, expected), name
         assert not torch.equal(found, base.get_parameter(name)), name
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "model").eos_token == "</s>"
-    scores = evaluate(CommonsenseEvalConfig(run=tmp_path, data=questions, benchmarks=("toy",), num_beams=1, limit=4))
+    scores = evaluate(CommonsenseEvalConfig(run=tmp_path, data=questions, benchmarks=("toy",), limit=4))
     assert scores["benchmarks"]["toy"]["n"] == 4
 
 

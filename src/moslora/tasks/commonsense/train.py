@@ -1,6 +1,7 @@
 """Fine-tune a causal language model on commonsense questions, with transformers' Trainer."""
 
 import dataclasses
+import itertools
 import os
 import warnings
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 import transformers
 
 from ... import methods, runs
-from ...adapter import kernels_used
+from ...adapter import awaits_gradient, initialize_mixer, kernels_used
 from ...errors import ConfigError, MoSLoRAWarning
 from .. import trainer as training
 from . import model, samples
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TASK = "commonsense"
+GRADIENT_SAMPLES = 64  # that init_mixer="gradient" looks at, the first of the run
 STREAMS = ("init", "data", "dropout")
 
 
@@ -107,6 +109,10 @@ def _train(config: CommonsenseTrainConfig, found: TrainingSet, run: runs.Run) ->
     }
     run.save()
     trainer = _trainer(config, adapted, split, tokenizer, run.folder / "checkpoints")
+    if awaits_gradient(adapted):
+        with torch.random.fork_rng():
+            passes = -(-GRADIENT_SAMPLES // config.micro_batch_size)
+            initialize_mixer(adapted, itertools.islice(trainer.get_train_dataloader(), passes))
     steps = training.fit(trainer, run, config.checkpoint_limit)
     training.save_trained(trainer, run.folder, tokenizer)
     losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl") if "loss" in row]
