@@ -88,7 +88,7 @@ def test_every_other_init_learns(init):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"mixer": "learned"}, "learnable, frozen, butterfly, identity"),
+        ({"mixer": "learned"}, "learnable, frozen, core, butterfly, identity"),
         ({"init_mixer": "xavier"}, "kaiming_uniform"),
         ({"mixer": "butterfly", "r": 5}, "even rank"),
         ({"mixer_pattern": {"v_proj": "none"}}, "'none'"),
