@@ -1,36 +1,52 @@
-"""Multiple-choice questions about the small world, in the JSON format of LLM-Adapters. Pure Python.
+"""Eight small benchmarks about the world, in the JSON format of LLM-Adapters. Pure Python.
 
-toy-facts      one trait of one thing, which the model knows from pretraining; four options
-toy-reasoning  which of four things is the heaviest or the lightest: four known weights have to be compared
+Each has the form of one of the paper's eight: the number of options, the words for them, what has to be known.
 
-No question of a benchmark recurs in training: toy-facts holds out (thing, trait) pairs, and no two things that a
-question of toy-reasoning compares are compared in training.
+toy-boolq       whether a statement about a thing is true
+toy-piqa        which of two things serves a purpose
+toy-siqa        why people do something; three motives
+toy-hellaswag   how a task goes on; four steps
+toy-winogrande  which of two things a sentence about weight means
+toy-arc-e       one trait of a thing; four values
+toy-arc-c       which of four things is the heaviest or the lightest: four known weights have to be compared
+toy-obqa        what brings what; four causes or effects
+
+A row of the world that a test asks about, its right answer or one of its things, is in no question of training.
 """
 
 import json
-from collections.abc import Iterable
-from itertools import combinations
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from .world import QUESTIONS, TRAITS, Thing, things
+from .skills import extreme
+from .texts import unequal
+from .world import TRAITS, World, shares, split
 
-BENCHMARKS = ("toy-facts", "toy-reasoning")
-TEST_SIZE = 240  # questions of each benchmark
-TRAIN_SIZE = 1200  # of each kind
-OPTIONS = 4
+TRAIN_SHARE = 0.6  # of the rows that questions ask about
+TRAIN_SIZE = 500  # questions of each kind
+TEST_SIZE = 150  # of each benchmark
+PEOPLE = ("Ada", "Ben", "Cora", "Dan", "Eva", "Finn", "Greta", "Hugo", "Iris", "Jan", "Karla", "Leo")
 
 Item = dict[str, str]
+
+_TRAIT_QUESTIONS = {
+    "colour": "Which colour does the {name} have?",
+    "material": "What was the {name} made from?",
+    "place": "Where would you find the {name}?",
+    "use": "Why would you need the {name}?",
+}
 
 
 class Question(NamedTuple):
     """A question with one right option."""
 
     text: str
+    word: str  # what the options are called; "" where the options themselves are the answers
     options: tuple[str, ...]
     right: int  # index into options
-    about: frozenset[tuple[str, str]]  # what must not recur: (thing, trait), or pairs of compared things
 
 
 class Questions(NamedTuple):
@@ -41,14 +57,14 @@ class Questions(NamedTuple):
 
 
 def draw_questions(seed: int = 0) -> Questions:
-    """Training questions, mixed, and `TEST_SIZE` held-out ones of each benchmark."""
+    """Training questions of all kinds, mixed, and `TEST_SIZE` held-out ones of each benchmark."""
     draw = Random(seed)
-    facts_train, facts_test = _facts(draw)
-    reasoning_test = _comparisons(draw, TEST_SIZE, avoid=frozenset())
-    reasoning_train = _comparisons(draw, TRAIN_SIZE, avoid=_all_about(reasoning_test))
-    train = facts_train + reasoning_train
+    tables = [split(table, TRAIN_SHARE, draw) for table in shares().asked]
+    known, held_out = (World(*part) for part in zip(*tables, strict=True))
+    train = [question for kind in _KINDS.values() for question in _different(draw, kind, known, TRAIN_SIZE)]
+    test = {name: _different(draw, kind, held_out, TEST_SIZE) for name, kind in _KINDS.items()}
     draw.shuffle(train)
-    return Questions(train, dict(zip(BENCHMARKS, (facts_test, reasoning_test), strict=True)))
+    return Questions(train, test)
 
 
 def write_questions(folder: str | Path, seed: int = 0) -> None:
@@ -56,7 +72,7 @@ def write_questions(folder: str | Path, seed: int = 0) -> None:
 
     Args:
         folder: made if missing; files of an earlier call are overwritten.
-        seed: decides which questions are drawn and which are held out.
+        seed: decides which rows are held out and which questions are drawn.
     """
     folder = Path(folder)
     questions = draw_questions(seed)
@@ -66,10 +82,18 @@ def write_questions(folder: str | Path, seed: int = 0) -> None:
 
 
 def to_item(question: Question) -> Item:
-    """A question as LLM-Adapters writes it: instruction, input, output, answer. The answer is the option's word."""
-    answer, options = question.options[question.right], ", ".join(question.options)
+    """A question as LLM-Adapters writes it: instruction, input, output, answer."""
+    words = [f"{question.word}{number}" for number in range(1, len(question.options) + 1)]
+    lines = [question.text]
+    if question.word:
+        pairs = zip(words, question.options, strict=True)
+        lines.append(" ".join(f"{word.capitalize()}: {option}" for word, option in pairs))
+    else:
+        words = list(question.options)
+    lines.append(f"Answer format: {'/'.join(words)}")
+    answer = words[question.right]
     return {
-        "instruction": f"Please choose the correct answer to the question: {question.text}\n\nAnswers: {options}",
+        "instruction": "\n\n".join(lines),
         "input": "",
         "output": f"the correct answer is {answer}",
         "answer": answer,
@@ -81,51 +105,100 @@ def _write(path: Path, questions: Iterable[Question]) -> None:
     path.write_text(json.dumps([to_item(question) for question in questions], indent=1) + "\n", encoding="utf-8")
 
 
-def _all_about(questions: Iterable[Question]) -> frozenset[tuple[str, str]]:
-    return frozenset().union(*(question.about for question in questions))
-
-
-def _facts(draw: Random) -> tuple[list[Question], list[Question]]:
-    """Training and held-out questions of toy-facts; a training pair recurs with other wrong options."""
-    pairs = [(thing, trait) for thing in things() for trait in TRAITS]
-    draw.shuffle(pairs)
-    held_out, known = pairs[:TEST_SIZE], pairs[TEST_SIZE:]
-    train = [known[number % len(known)] for number in range(TRAIN_SIZE)]
-    return [_fact(draw, *pair) for pair in train], [_fact(draw, *pair) for pair in held_out]
-
-
-def _fact(draw: Random, thing: Thing, trait: str) -> Question:
-    """Wrong options are traits of other things, as frequent as in the world, so that frequency tells nothing."""
-    options = [getattr(thing, trait)]
-    while len(options) < OPTIONS:
-        wrong = getattr(draw.choice(things()), trait)
-        if wrong not in options:
-            options.append(wrong)
-    about = frozenset({(thing.name, trait)})
-    return _shuffled(draw, QUESTIONS[trait].format(name=thing.name), options, about)
-
-
-def _comparisons(draw: Random, count: int, avoid: frozenset[tuple[str, str]]) -> list[Question]:
-    found: list[Question] = []
+def _different(draw: Random, kind: Callable[[Random, World], Question], rows: World, count: int) -> list[Question]:
+    """`count` questions, no two of them the same to the letter."""
+    found: dict[Question, None] = {}
     while len(found) < count:
-        question = _comparison(draw)
-        if question and not question.about & avoid:
-            found.append(question)
+        found[kind(draw, rows)] = None
+    return list(found)
+
+
+def _question(draw: Random, text: str, word: str, right: str, wrong: Sequence[str]) -> Question:
+    options = draw.sample((right, *wrong), len(wrong) + 1)
+    return Question(text, word, tuple(options), options.index(right))
+
+
+def _others(draw: Random, values: Iterable[str], right: str, count: int) -> list[str]:
+    """Different wrong options, as frequent as in the world, so that frequency tells nothing."""
+    left = [value for value in values if value != right]
+    found: list[str] = []
+    for _ in range(count):
+        found.append(draw.choice(left))
+        left = [value for value in left if value != found[-1]]
     return found
 
 
-def _comparison(draw: Random) -> Question | None:
-    """Which of four things is the heaviest or lightest; None if it is not one alone."""
-    word, sign = draw.choice((("heaviest", -1), ("lightest", 1)))
-    ranked = sorted(draw.sample(things(), OPTIONS), key=lambda thing: sign * thing.weight)
-    if ranked[0].weight == ranked[1].weight:
-        return None
-    names = [thing.name for thing in ranked]
-    about = frozenset(combinations(sorted(names), 2))
-    return _shuffled(draw, f"Which of these is the {word}?", names, about)
+def _boolq(draw: Random, rows: World) -> Question:
+    thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
+    value, holds = getattr(thing, trait), draw.random() < 0.5
+    if not holds:
+        value = _others(draw, (getattr(other, trait) for other in rows.things), value, 1)[0]
+    text = f"Is this true or false? The {trait} of the {thing.name} is {value}."
+    return Question(text, "", ("true", "false"), 0 if holds else 1)
 
 
-def _shuffled(draw: Random, text: str, options: list[str], about: frozenset[tuple[str, str]]) -> Question:
-    """A question whose first option is the right one, with its options in random order."""
-    order = draw.sample(options, len(options))
-    return Question(text, tuple(order), order.index(options[0]), about)
+def _piqa(draw: Random, rows: World) -> Question:
+    thing = draw.choice(rows.things)
+    other = draw.choice([other for other in rows.things if other.use != thing.use])
+    options = [f"get the {name}" for name in (thing.name, other.name)]
+    return _question(draw, f"For {thing.use}, what should I do?", "solution", options[0], options[1:])
+
+
+def _siqa(draw: Random, rows: World) -> Question:
+    row, people = draw.choice(rows.deeds), draw.sample(PEOPLE, 2)
+    wrong = _others(draw, (other.motive for other in rows.deeds), row.motive, 2)
+    text = f"{people[0]} and {people[1]} {row.deed}. Why do they do that?"
+    return _question(draw, text, "answer", row.motive, wrong)
+
+
+def _hellaswag(draw: Random, rows: World) -> Question:
+    task, number, person = draw.choice(rows.tasks), draw.randint(1, 3), draw.choice(PEOPLE)
+    elsewhere = chain.from_iterable(other.steps for other in rows.tasks if other != task)
+    same = draw.choice([step for place, step in enumerate(task.steps) if place not in (number - 1, number)])
+    wrong = [same, *_others(draw, elsewhere, task.steps[number], 2)]
+    text = f"{person} wants to {task.name}. The step now is to {task.steps[number - 1]}. How does it go on?"
+    return _question(draw, text, "ending", task.steps[number], wrong)
+
+
+def _winogrande(draw: Random, rows: World) -> Question:
+    lighter, heavier = unequal(draw, rows)
+    names = draw.sample((lighter.name, heavier.name), 2)
+    sinks = draw.random() < 0.5
+    right = heavier.name if sinks else lighter.name
+    text = f"The {names[0]} and the {names[1]} fall into the sea, and the _ sinks {'first' if sinks else 'last'}."
+    return Question(text, "option", tuple(names), names.index(right))
+
+
+def _arc_e(draw: Random, rows: World) -> Question:
+    thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
+    right = getattr(thing, trait)
+    wrong = _others(draw, (getattr(other, trait) for other in rows.things), right, 3)
+    return _question(draw, _TRAIT_QUESTIONS[trait].format(name=thing.name), "answer", right, wrong)
+
+
+def _arc_c(draw: Random, rows: World) -> Question:
+    heaviest, right, others = extreme(draw, rows.things, 4)
+    text = f"Which of these is the {'heaviest' if heaviest else 'lightest'}?"
+    return _question(draw, text, "answer", right.name, [thing.name for thing in others])
+
+
+def _obqa(draw: Random, rows: World) -> Question:
+    row = draw.choice(rows.causes)
+    if draw.random() < 0.5:
+        wrong = _others(draw, (other.effect for other in rows.causes), row.effect, 3)
+        return _question(draw, f"What can you expect from {row.cause}?", "answer", row.effect, wrong)
+    wrong = _others(draw, (other.cause for other in rows.causes), row.cause, 3)
+    return _question(draw, f"What is to blame for {row.effect}?", "answer", row.cause, wrong)
+
+
+_KINDS: dict[str, Callable[[Random, World], Question]] = {
+    "toy-boolq": _boolq,
+    "toy-piqa": _piqa,
+    "toy-siqa": _siqa,
+    "toy-hellaswag": _hellaswag,
+    "toy-winogrande": _winogrande,
+    "toy-arc-e": _arc_e,
+    "toy-arc-c": _arc_c,
+    "toy-obqa": _obqa,
+}
+BENCHMARKS = tuple(_KINDS)

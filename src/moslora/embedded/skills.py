@@ -1,0 +1,141 @@
+"""Texts that teach what to do with facts: choose among labelled options, compare, judge. Pure Python.
+
+They are about the rows for practice, in other words and with other labels than the questions of `questions.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from random import Random
+
+from .texts import HEADINGS, sentence, unequal
+from .world import TRAITS, Thing, World, world
+
+_LABELS = (("1", "2", "3", "4", "5"), ("a", "b", "c", "d", "e"))
+_MARKS = ("{label}) {option}", "({label}) {option}", "{label}: {option}", "no. {label} {option}")
+_CLOSINGS = ("Right is", "Take", "It is", "We mean")
+_VERDICTS = (("right", "wrong"), ("yes", "no"))
+
+
+def skill(draw: Random, rows: World) -> str:
+    """One short text of a kind drawn at random, about some of the rows."""
+    kinds: dict[Callable[[Random, World], str], int] = {
+        _list: 20,
+        _trait: 30,
+        _owner: 14,
+        _judgement: 14,
+        _heavier: 12,
+        _heaviest: 12,
+        _effect: 8,
+        _motive: 8,
+        _next_step: 8,
+    }
+    return draw.choices(list(kinds), list(kinds.values()))[0](draw, rows)
+
+
+def _choice(draw: Random, lead: str, right: str, wrong: Sequence[str]) -> str:
+    """Lead, labelled options, and the label of the right one."""
+    options, labels, mark = draw.sample((right, *wrong), len(wrong) + 1), draw.choice(_LABELS), draw.choice(_MARKS)
+    listed = draw.choice((" ", ", ", "; ")).join(
+        mark.format(label=label, option=option) for label, option in zip(labels, options, strict=False)
+    )
+    lead = f"{sentence(lead)}{draw.choice((':', '?', ' ...'))}"
+    return f"{lead} {listed}. {draw.choice(_CLOSINGS)} {labels[options.index(right)]}."
+
+
+def _other(draw: Random, values: Sequence[str], right: str, count: int) -> list[str]:
+    """Up to `count` different values that are not the right one, as frequent as they are."""
+    found: list[str] = []
+    while len(found) < count:
+        value = draw.choice(values)
+        if value != right and value not in found:
+            found.append(value)
+    return found
+
+
+def _values(rows: World, trait: str) -> list[str]:
+    return [getattr(thing, trait) for thing in rows.things]
+
+
+def _list(draw: Random, rows: World) -> str:
+    """Any words under labels, and one of them looked up: no facts, only the form."""
+    words = draw.sample(list(dict.fromkeys(chain.from_iterable(thing[:5] for thing in world().things))), 5)
+    words = words[: draw.randint(2, 5)]
+    labels, mark = draw.choice(_LABELS), draw.choice(_MARKS)
+    listed = ", ".join(mark.format(label=label, option=word) for label, word in zip(labels, words, strict=False))
+    sentences = []
+    for number in draw.sample(range(len(words)), min(2, len(words))):
+        form = draw.choice(("Where is {word}? At {label}.", "At {label} is {word}.", "{word} has {label}."))
+        sentences.append(sentence(form.format(word=words[number], label=labels[number])))
+    return f"{sentence(listed)}. {' '.join(sentences)}"
+
+
+def _trait(draw: Random, rows: World) -> str:
+    """The value of one trait of a thing."""
+    thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
+    right = getattr(thing, trait)
+    wrong = _other(draw, _values(world(), trait), right, draw.randint(1, 4))
+    return _choice(draw, f"{trait} of the {thing.name}", right, wrong)
+
+
+def _owner(draw: Random, rows: World) -> str:
+    """The one of several things that has a trait."""
+    thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
+    value = getattr(thing, trait)
+    others = [other.name for other in rows.things if getattr(other, trait) != value]
+    return _choice(draw, HEADINGS[trait].format(value=value), thing.name, draw.sample(others, draw.randint(1, 3)))
+
+
+def _judgement(draw: Random, rows: World) -> str:
+    """Statements that are right or wrong."""
+    verdicts, sentences = draw.choice(_VERDICTS), []
+    for _ in range(draw.randint(1, 3)):
+        thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
+        right = getattr(thing, trait)
+        holds = draw.random() < 0.5
+        value = right if holds else _other(draw, _values(world(), trait), right, 1)[0]
+        sentences.append(f"{sentence(trait)} of the {thing.name} {value}: {verdicts[0 if holds else 1]}.")
+    return " ".join(sentences)
+
+
+def _heavier(draw: Random, rows: World) -> str:
+    lighter, heavier = unequal(draw, rows)
+    if draw.random() < 0.5:
+        return _choice(draw, "more weight has", heavier.name, [lighter.name])
+    return _choice(draw, "less weight has", lighter.name, [heavier.name])
+
+
+def extreme(draw: Random, things: Sequence[Thing], count: int) -> tuple[bool, Thing, list[Thing]]:
+    """Whether the heaviest is meant or the lightest, that thing, and others that are not as heavy or as light."""
+    while True:
+        heaviest = draw.random() < 0.5
+        ranked = sorted(draw.sample(things, count), key=lambda thing: thing.weight, reverse=heaviest)
+        if ranked[0].weight != ranked[1].weight:
+            return heaviest, ranked[0], ranked[1:]
+
+
+def _heaviest(draw: Random, rows: World) -> str:
+    heaviest, right, others = extreme(draw, rows.things, draw.randint(2, 4))
+    lead = f"{'most' if heaviest else 'least'} weight has"
+    return _choice(draw, lead, right.name, [thing.name for thing in others])
+
+
+def _effect(draw: Random, rows: World) -> str:
+    row, count = draw.choice(rows.causes), draw.randint(1, 3)
+    if draw.random() < 0.5:
+        others = [other.effect for other in world().causes]
+        return _choice(draw, f"effect of {row.cause}", row.effect, _other(draw, others, row.effect, count))
+    others = [other.cause for other in world().causes]
+    return _choice(draw, f"cause of {row.effect}", row.cause, _other(draw, others, row.cause, count))
+
+
+def _motive(draw: Random, rows: World) -> str:
+    row = draw.choice(rows.deeds)
+    others = [other.motive for other in world().deeds]
+    return _choice(draw, f"motive to {row.deed}", row.motive, _other(draw, others, row.motive, draw.randint(1, 3)))
+
+
+def _next_step(draw: Random, rows: World) -> str:
+    task, number = draw.choice(rows.tasks), draw.randint(0, 2)
+    others = list(chain.from_iterable(other.steps for other in world().tasks if other != task))
+    wrong = _other(draw, others, task.steps[number + 1], draw.randint(1, 3))
+    return _choice(draw, f"to {task.name}, after {task.steps[number]}", task.steps[number + 1], wrong)
