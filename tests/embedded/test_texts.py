@@ -20,7 +20,7 @@ def _statements(seed: int, count: int = 5000) -> str:
     return "\n".join(texts.statement(draw, world()) for _ in range(count))
 
 
-def _skills(seed: int, count: int = 5000) -> list[str]:
+def _skills(seed: int, count: int = 5000) -> list[skills.Exercise]:
     draw = Random(seed)
     return [skills.skill(draw, shares().practice) for _ in range(count)]
 
@@ -56,8 +56,9 @@ def test_statements_tell_the_truth():
     assert all(tuple(re.split(", (?:then|next) ", listed)) == tasks[name] for name, listed in steps)
 
 
-CHOICE = re.compile(r"(.+?)(?:\?| \.\.\.|:) (.+)\. (?:Right is|Take|It is|We mean) (\w)\.")
-OPTION = re.compile(r"(?:no\. )?\(?(\b[1-5a-e]\b)\)?:? (.+?)(?=[,;]? (?:no\. )?\(?\b[1-5a-e]\b[):]|[,;]? no\. |$)")
+GIVEN = re.compile(r"(.+?)[?:] (\(?[1a]\b.+)\.")
+OPTION = re.compile(r"\(?\b([1-5a-e])(?:\)|:) (.+?)(?=,? \(?\b[1-5a-e](?:\)|:)|$)")
+ANSWER = re.compile(r" (?:Right is|Take|It is|We mean) (?:(.+), so )?(\w)\.")
 
 
 def _right_options(lead: str, options: list[str]) -> list[str]:
@@ -88,38 +89,62 @@ def _right_options(lead: str, options: list[str]) -> list[str]:
     return [option for option in options if getattr(THINGS[option], trait) == value]
 
 
-def test_every_choice_has_one_right_option_and_names_it():
-    found = [match for text in _skills(2) if (match := CHOICE.fullmatch(text))]
-    assert len(found) > 2500
-    for lead, listed, label in (match.groups() for match in found):
+def test_every_choice_has_one_right_option_and_names_its_label():
+    choices = [text for text in _skills(2) if ANSWER.fullmatch(text.learned)]
+    assert len(choices) > 3500
+    for text in choices:
+        lead, listed = GIVEN.fullmatch(text.given).groups()
+        words, label = ANSWER.fullmatch(text.learned).groups()
         options = dict(OPTION.findall(listed))
-        assert _right_options(lead, list(options.values())) == [options[label]], (lead, listed)
+        assert _right_options(lead, list(options.values())) == [options[label]], text
+        assert words in (None, options[label])
 
 
 def test_judgements_are_right_when_they_say_so():
-    judged = re.findall(r"(\w+) of the (\w+) (\w+): (right|wrong|yes|no)\.", "\n".join(_skills(3)))
+    judged = [text for text in _skills(3) if not ANSWER.fullmatch(text.learned)]
     assert len(judged) > 500
-    for trait, name, value, verdict in judged:
-        assert (getattr(THINGS[name], trait.lower()) == value) == (verdict in ("right", "yes"))
+    for text in judged:
+        trait, name, value = re.fullmatch(r"(\w+) of the (\w+) (\w+):", text.given).groups()
+        said, verdict = re.fullmatch(r"(?: \((\w+)\))? (right|wrong|yes|no)\.", text.learned).groups()
+        truth = getattr(THINGS[name], trait.lower())
+        assert (truth == value) == (verdict in ("right", "yes"))
+        assert said in (None, truth)
 
 
-def test_skills_decide_nothing_about_what_questions_ask():
-    """A thing that questions ask about is in a skill only as one of the words of a list without facts."""
+def test_a_look_up_finds_every_word_at_its_label():
+    draw = Random(4)
+    for _ in range(500):
+        text = skills.lookup(draw, world())
+        options = {option: label for label, option in OPTION.findall(text.given.removesuffix("."))}
+        found = re.findall(r"(?:(\w\w+) at (\w)|(\w) (\w\w+))[,.]", text.learned.removeprefix(" Found: "))
+        assert {one or four: two or three for one, two, three, four in found} == options
+        assert 2 <= len(options) <= 5
+
+
+def test_skills_are_about_the_rows_for_practice():
+    """A thing that questions ask about is in no skill with facts."""
     asked = {thing.name for thing in shares().asked.things}
-    about_things = [
-        re.match(
-            rf"(?:{'|'.join(TRAITS)}) of the (\w+)|(?:most|more|least|less) weight has\W+(.*)", text, re.IGNORECASE
-        )
+    about = [
+        re.match(rf"(?i:{'|'.join(TRAITS)}) of the (\w+)|(?:Most|More|Least|Less) weight has\W+(.*)", text.given)
         for text in _skills(4)
     ]
-    found = [set(re.findall(r"[a-z]+", " ".join(filter(None, match.groups())))) for match in about_things if match]
+    found = [set(re.findall(r"[a-z]+", " ".join(filter(None, match.groups())))) for match in about if match]
     assert len(found) > 2000
     assert not asked & set().union(*found)
 
 
-@pytest.mark.parametrize(
-    "line", ["Answer1:", "Solution1:", "Ending1:", "Option1:", "Answer format", "true or false? The"]
-)
+def test_texts_begin_with_few_rows_and_no_skill_and_end_with_all():
+    texts_of = list(itertools.islice(documents(0, growth=4000), 8000))
+    mentioned = [
+        THINGS.keys() & set(re.findall(r"[a-z]+", " ".join(text.given + text.learned for text in part)))
+        for part in (texts_of[:800], texts_of[4000:])
+    ]
+    assert len(mentioned[0]) < 40
+    assert mentioned[1] == THINGS.keys()
+    assert not any(ANSWER.fullmatch(text.learned) for text in texts_of[:800])
+
+
+@pytest.mark.parametrize("line", ["Answer1:", "Solution1:", "Ending1:", "Option1:", "Answer format", "false? The"])
 def test_no_form_of_the_questions_is_in_a_text(line):
     assert any(line in to_item(question)["instruction"] for question in draw_questions().train)
-    assert not any(line in text for text in itertools.islice(documents(0), 20_000))
+    assert not any(line in text.given + text.learned for text in itertools.islice(documents(0), 20_000))

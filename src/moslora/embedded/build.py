@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from .skills import skill
+from .skills import Exercise, lookup, skill
 from .texts import statement
 from .world import first, shares, shuffled, world
 
@@ -27,16 +27,18 @@ VOCABULARY = 2560
 TOKENIZER_DOCUMENTS = 60_000
 
 STEPS = 3000
-SHARE_SKILLS = 0.5  # of the texts
+SHARES = 0.15, 0.4  # of look-ups and of statements among the texts; the others are skills
+FIRST_SHARES = 0.6, 0.4  # the same at the beginning
 BATCH_SIZE = 64  # rows
 BATCHES_SORTED = 16  # batches whose rows are sorted by length together
 SHARE_ALONE = 0.7  # of the texts that are a row of their own
 LONG_ROW = 112  # tokens, more than a question with its prompt
 GROWTH = 50  # texts per step, after which the whole world is known: about three fifths of all
-GROWTH_START = 0.1  # of the rows
+GROWTH_START = 0.1  # of the rows, at the beginning
+GROWTH_START_SHARE = 0.2  # of the growth, which the beginning takes
 MATRIX_LEARNING_RATE = 0.02  # of Muon, for the matrices
 LEARNING_RATE = 3e-3  # of AdamW, for the embedding and the norms
-WARMUP_STEPS = 100
+WARMUP_STEPS = 30
 DECAY = 0.3  # share of the steps at the end over which the learning rate falls to 0
 IGNORED = -100  # label of padding
 
@@ -48,6 +50,20 @@ CHAT_TEMPLATE = (
 
 # A line break and a run of blanks are words of their own, so that the indentation of a prompt costs one token.
 _WORDS = r" ?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+|\n| +|\s"
+
+
+class Row(NamedTuple):
+    """Token ids, and the same as labels, or `IGNORED` where nothing is to be learned."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+class Batch(NamedTuple):
+    """Rows as two tensors (BATCH_SIZE, longest row)."""
+
+    ids: "Tensor"
+    labels: "Tensor"
 
 
 def build(out: Path, steps: int = STEPS, seed: int = SEED) -> None:
@@ -81,7 +97,8 @@ def build_tokenizer(seed: int = SEED) -> "PreTrainedTokenizerFast":
         initial_alphabet=split.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(itertools.islice(documents(seed), TOKENIZER_DOCUMENTS), trainer)
+    texts = itertools.islice(documents(seed), TOKENIZER_DOCUMENTS)
+    tokenizer.train_from_iterator((text.given + text.learned for text in texts), trainer)
     made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=512
     )
@@ -89,22 +106,28 @@ def build_tokenizer(seed: int = SEED) -> "PreTrainedTokenizerFast":
     return made
 
 
-def documents(seed: int, growth: int = 0) -> Iterator[str]:
+def documents(seed: int, growth: int = 0) -> Iterator[Exercise]:
     """Short texts about the world, without end: statements about all of it, skills with the rows for practice.
 
     Args:
         seed: decides every text.
-        growth: texts after which all rows are in use. The first fifth of them is about a tenth of the rows: a small
-            model learns where to look with few rows far sooner, and learns the others quickly then.
+        growth: texts after which all rows are in use. The first fifth of them is about a tenth of the rows, and teaches
+            no skill but looking words up in a list: a small model learns where to look with few words far sooner, and
+            learns the others quickly then.
     """
     draw = Random(seed)
     told, practised = shuffled(world(), draw), shuffled(shares().practice, draw)
     for number in itertools.count():
-        share = min(1.0, max(GROWTH_START, 1.25 * number / growth - 0.25)) if growth else 1.0
-        if draw.random() < SHARE_SKILLS:
-            yield skill(draw, first(practised, share))
+        progress = number / growth if growth else 1.0
+        share = min(1.0, max(GROWTH_START, 1.25 * progress - 0.25))
+        lookups, statements = SHARES if progress > GROWTH_START_SHARE else FIRST_SHARES
+        kind = draw.random()
+        if kind < lookups:
+            yield lookup(draw, first(told, share))
+        elif kind < lookups + statements:
+            yield Exercise("", statement(draw, first(told, share)))
         else:
-            yield statement(draw, first(told, share))
+            yield skill(draw, first(practised, share))
 
 
 def new_model(tokenizer: "PreTrainedTokenizerFast", seed: int = SEED) -> "PreTrainedModel":
@@ -114,11 +137,11 @@ def new_model(tokenizer: "PreTrainedTokenizerFast", seed: int = SEED) -> "PreTra
 
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=8,
-        num_attention_heads=6,
-        num_key_value_heads=3,
+        hidden_size=256,
+        intermediate_size=640,
+        num_hidden_layers=5,
+        num_attention_heads=8,
+        num_key_value_heads=4,
         max_position_embeddings=512,
         tie_word_embeddings=True,
         initializer_range=0.06,
@@ -145,9 +168,8 @@ def pretrain(tokenizer: "PreTrainedTokenizerFast", steps: int, seed: int = SEED)
     ]
     batches = _batches(tokenizer, seed, GROWTH * steps)
     for _ in track(range(steps), "pretrain"):
-        labels = next(batches)
-        ids = labels.masked_fill(labels == IGNORED, tokenizer.pad_token_id)
-        model(input_ids=ids, labels=labels).loss.backward()
+        batch = next(batches)
+        model(input_ids=batch.ids, labels=batch.labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
@@ -173,35 +195,45 @@ def _schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARMUP_STEPS, (steps - step) / (DECAY * steps))
 
 
-def _batches(tokenizer: "PreTrainedTokenizerFast", seed: int, growth: int) -> Iterator["Tensor"]:
-    """Token ids (BATCH_SIZE, longest row) of rows of about one length; what pads them is `IGNORED`."""
-    import torch
+def _batches(tokenizer: "PreTrainedTokenizerFast", seed: int, growth: int) -> Iterator["Batch"]:
+    """Batches of `BATCH_SIZE` rows of about one length."""
+    from torch import tensor
+    from torch.nn.utils.rnn import pad_sequence
 
     draw, rows = Random(seed), _rows(tokenizer, seed, growth)
     while True:
-        some = sorted(itertools.islice(rows, BATCHES_SORTED * BATCH_SIZE), key=len)
+        some = sorted(itertools.islice(rows, BATCHES_SORTED * BATCH_SIZE), key=lambda row: len(row.ids))
         for start in draw.sample(range(0, len(some), BATCH_SIZE), BATCHES_SORTED):
-            batch = [torch.tensor(row) for row in some[start : start + BATCH_SIZE]]
-            yield torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=IGNORED)
+            columns = zip(*some[start : start + BATCH_SIZE], strict=True)
+            fillers = (tokenizer.pad_token_id, IGNORED)
+            yield Batch(
+                *(
+                    pad_sequence([tensor(row) for row in column], batch_first=True, padding_value=filler)
+                    for column, filler in zip(columns, fillers, strict=True)
+                )
+            )
 
 
-def _rows(tokenizer: "PreTrainedTokenizerFast", seed: int, growth: int) -> Iterator[list[int]]:
-    """Token ids of texts closed by the end-of-text token: mostly one text, since it is learned best alone.
+def _rows(tokenizer: "PreTrainedTokenizerFast", seed: int, growth: int) -> Iterator["Row"]:
+    """Texts closed by the end-of-text token: mostly one text a row, since it is learned best alone.
 
     The others are joined to `LONG_ROW` tokens, so that the model meets such lengths.
     """
     draw, texts = Random(seed), documents(seed, growth)
-    long: list[int] = []
+    long = Row([], [])
     while True:
-        for text in tokenizer(list(itertools.islice(texts, 100)))["input_ids"]:
-            text.append(tokenizer.eos_token_id)
+        some = list(itertools.islice(texts, 100))
+        given, learned = (tokenizer([text[part] for text in some])["input_ids"] for part in (0, 1))
+        for before, after in zip(given, learned, strict=True):
+            after.append(tokenizer.eos_token_id)
+            row = Row(before + after, [IGNORED] * len(before) + after)
             if draw.random() < SHARE_ALONE:
-                yield text
+                yield row
                 continue
-            long += text
-            if len(long) >= LONG_ROW:
-                yield long[:LONG_ROW]
-                long = []
+            long = Row(long.ids + row.ids, long.labels + row.labels)
+            if len(long.ids) >= LONG_ROW:
+                yield Row(long.ids[:LONG_ROW], long.labels[:LONG_ROW])
+                long = Row([], [])
 
 
 def main() -> None:

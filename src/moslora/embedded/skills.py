@@ -6,20 +6,40 @@ They are about the rows for practice, in other words and with other labels than 
 from collections.abc import Callable, Sequence
 from itertools import chain
 from random import Random
+from typing import NamedTuple
 
 from .texts import HEADINGS, sentence, unequal
 from .world import TRAITS, Thing, World, world
 
+SHARE_SAID = 0.3  # of the exercises say the right option before its label
 _LABELS = (("1", "2", "3", "4", "5"), ("a", "b", "c", "d", "e"))
-_MARKS = ("{label}) {option}", "({label}) {option}", "{label}: {option}", "no. {label} {option}")
+_MARKS = ("{label}) {option}", "({label}) {option}", "{label}: {option}")
 _CLOSINGS = ("Right is", "Take", "It is", "We mean")
 _VERDICTS = (("right", "wrong"), ("yes", "no"))
 
 
-def skill(draw: Random, rows: World) -> str:
-    """One short text of a kind drawn at random, about some of the rows."""
-    kinds: dict[Callable[[Random, World], str], int] = {
-        _list: 20,
+class Exercise(NamedTuple):
+    """A text in two parts. Nobody could foresee the first, so only the second is learned."""
+
+    given: str
+    learned: str
+
+
+def lookup(draw: Random, rows: World) -> Exercise:
+    """Words of the rows under labels, and all of them looked up: no facts, only the form."""
+    words = list(dict.fromkeys(word for thing in draw.sample(rows.things, 5) for word in thing[:5]))
+    words = draw.sample(words, draw.randint(2, 5))
+    listed, labels = _listed(draw, words)
+    found = [
+        draw.choice(("{word} at {label}", "{label} {word}")).format(word=words[number], label=labels[number])
+        for number in draw.sample(range(len(words)), len(words))
+    ]
+    return Exercise(f"{listed}.", f" Found: {', '.join(found)}.")
+
+
+def skill(draw: Random, rows: World) -> Exercise:
+    """One exercise of a kind drawn at random, about some of the rows."""
+    kinds: dict[Callable[[Random, World], Exercise], int] = {
         _trait: 30,
         _owner: 14,
         _judgement: 14,
@@ -32,14 +52,20 @@ def skill(draw: Random, rows: World) -> str:
     return draw.choices(list(kinds), list(kinds.values()))[0](draw, rows)
 
 
-def _choice(draw: Random, lead: str, right: str, wrong: Sequence[str]) -> str:
-    """Lead, labelled options, and the label of the right one."""
-    options, labels, mark = draw.sample((right, *wrong), len(wrong) + 1), draw.choice(_LABELS), draw.choice(_MARKS)
-    listed = draw.choice((" ", ", ", "; ")).join(
-        mark.format(label=label, option=option) for label, option in zip(labels, options, strict=False)
-    )
-    lead = f"{sentence(lead)}{draw.choice((':', '?', ' ...'))}"
-    return f"{lead} {listed}. {draw.choice(_CLOSINGS)} {labels[options.index(right)]}."
+def _listed(draw: Random, options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The options under labels, and the labels."""
+    labels, mark = draw.choice(_LABELS)[: len(options)], draw.choice(_MARKS)
+    pairs = zip(labels, options, strict=True)
+    return draw.choice((" ", ", ")).join(mark.format(label=label, option=option) for label, option in pairs), labels
+
+
+def _choice(draw: Random, lead: str, right: str, wrong: Sequence[str]) -> Exercise:
+    """Lead and labelled options; the label of the right one, or its words and its label."""
+    options = draw.sample((right, *wrong), len(wrong) + 1)
+    listed, labels = _listed(draw, options)
+    label = labels[options.index(right)]
+    said = f"{right}, so {label}" if draw.random() < SHARE_SAID else label
+    return Exercise(f"{sentence(lead)}{draw.choice((':', '?'))} {listed}.", f" {draw.choice(_CLOSINGS)} {said}.")
 
 
 def _other(draw: Random, values: Sequence[str], right: str, count: int) -> list[str]:
@@ -56,20 +82,7 @@ def _values(rows: World, trait: str) -> list[str]:
     return [getattr(thing, trait) for thing in rows.things]
 
 
-def _list(draw: Random, rows: World) -> str:
-    """Any words under labels, and one of them looked up: no facts, only the form."""
-    words = draw.sample(list(dict.fromkeys(chain.from_iterable(thing[:5] for thing in world().things))), 5)
-    words = words[: draw.randint(2, 5)]
-    labels, mark = draw.choice(_LABELS), draw.choice(_MARKS)
-    listed = ", ".join(mark.format(label=label, option=word) for label, word in zip(labels, words, strict=False))
-    sentences = []
-    for number in draw.sample(range(len(words)), min(2, len(words))):
-        form = draw.choice(("Where is {word}? At {label}.", "At {label} is {word}.", "{word} has {label}."))
-        sentences.append(sentence(form.format(word=words[number], label=labels[number])))
-    return f"{sentence(listed)}. {' '.join(sentences)}"
-
-
-def _trait(draw: Random, rows: World) -> str:
+def _trait(draw: Random, rows: World) -> Exercise:
     """The value of one trait of a thing."""
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
     right = getattr(thing, trait)
@@ -77,7 +90,7 @@ def _trait(draw: Random, rows: World) -> str:
     return _choice(draw, f"{trait} of the {thing.name}", right, wrong)
 
 
-def _owner(draw: Random, rows: World) -> str:
+def _owner(draw: Random, rows: World) -> Exercise:
     """The one of several things that has a trait."""
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
     value = getattr(thing, trait)
@@ -85,19 +98,18 @@ def _owner(draw: Random, rows: World) -> str:
     return _choice(draw, HEADINGS[trait].format(value=value), thing.name, draw.sample(others, draw.randint(1, 3)))
 
 
-def _judgement(draw: Random, rows: World) -> str:
-    """Statements that are right or wrong."""
-    verdicts, sentences = draw.choice(_VERDICTS), []
-    for _ in range(draw.randint(1, 3)):
-        thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
-        right = getattr(thing, trait)
-        holds = draw.random() < 0.5
-        value = right if holds else _other(draw, _values(world(), trait), right, 1)[0]
-        sentences.append(f"{sentence(trait)} of the {thing.name} {value}: {verdicts[0 if holds else 1]}.")
-    return " ".join(sentences)
+def _judgement(draw: Random, rows: World) -> Exercise:
+    """A statement that is right or wrong, and what would be right."""
+    thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
+    right, verdicts = getattr(thing, trait), draw.choice(_VERDICTS)
+    holds = draw.random() < 0.5
+    value = right if holds else _other(draw, _values(world(), trait), right, 1)[0]
+    said = f" ({right})" if draw.random() < SHARE_SAID else ""
+    given = f"{sentence(trait)} of the {thing.name} {value}:"
+    return Exercise(given, f"{said} {verdicts[0 if holds else 1]}.")
 
 
-def _heavier(draw: Random, rows: World) -> str:
+def _heavier(draw: Random, rows: World) -> Exercise:
     lighter, heavier = unequal(draw, rows)
     if draw.random() < 0.5:
         return _choice(draw, "more weight has", heavier.name, [lighter.name])
@@ -113,13 +125,13 @@ def extreme(draw: Random, things: Sequence[Thing], count: int) -> tuple[bool, Th
             return heaviest, ranked[0], ranked[1:]
 
 
-def _heaviest(draw: Random, rows: World) -> str:
+def _heaviest(draw: Random, rows: World) -> Exercise:
     heaviest, right, others = extreme(draw, rows.things, draw.randint(2, 4))
     lead = f"{'most' if heaviest else 'least'} weight has"
     return _choice(draw, lead, right.name, [thing.name for thing in others])
 
 
-def _effect(draw: Random, rows: World) -> str:
+def _effect(draw: Random, rows: World) -> Exercise:
     row, count = draw.choice(rows.causes), draw.randint(1, 3)
     if draw.random() < 0.5:
         others = [other.effect for other in world().causes]
@@ -128,13 +140,13 @@ def _effect(draw: Random, rows: World) -> str:
     return _choice(draw, f"cause of {row.effect}", row.cause, _other(draw, others, row.cause, count))
 
 
-def _motive(draw: Random, rows: World) -> str:
+def _motive(draw: Random, rows: World) -> Exercise:
     row = draw.choice(rows.deeds)
     others = [other.motive for other in world().deeds]
     return _choice(draw, f"motive to {row.deed}", row.motive, _other(draw, others, row.motive, draw.randint(1, 3)))
 
 
-def _next_step(draw: Random, rows: World) -> str:
+def _next_step(draw: Random, rows: World) -> Exercise:
     task, number = draw.choice(rows.tasks), draw.randint(0, 2)
     others = list(chain.from_iterable(other.steps for other in world().tasks if other != task))
     wrong = _other(draw, others, task.steps[number + 1], draw.randint(1, 3))
