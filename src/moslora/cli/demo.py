@@ -1,12 +1,13 @@
-"""Show the whole path offline in a minute: train, evaluate, export, load in stock PEFT, compare.
+"""Show the whole path offline in a few minutes: compare methods, look at the report, export, load in stock PEFT.
 
     moslora demo --out demo
 
-Uses the small model and the questions that come with the package. Every step is a command that is printed before it
-runs. A finished step is not repeated; remove the folder to see all of it again.
+Uses the small model and the eight small benchmarks that come with the package. Every step is a command that is printed
+before it runs. A finished step is not repeated; remove the folder to see all of it again.
 """
 
 import dataclasses
+import os
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from ..errors import MoSLoRAError
 
 RECIPE = "commonsense/embedded"
 METHODS = ("lora", "moslora")
+LEARNING_RATES = (2e-3, 5e-3)
+SEEDS = (0, 1)
 
 # Runs in a process that never sees moslora: what a user of plain PEFT would write.
 STOCK_PEFT = """
@@ -41,25 +44,27 @@ class Command:
     """Folder for everything the demo makes."""
 
     def run(self) -> None:
-        """Run every step, then leave a table and two figures in `out`."""
+        """Run every step and say where its results are."""
         from ..embedded import BENCHMARKS, write_questions
 
         start = time.perf_counter()
-        data = self.out / "data"
+        data, study, exported = self.out / "data", self.out / "study", self.out / "exported"
         write_questions(data)
-        evaluation = ("--data", data, "--benchmarks", *BENCHMARKS, "--decoding", "greedy")
-        for method in METHODS:
-            _train(data, method, self.out / method)
-            _moslora("eval", "commonsense", "--run", self.out / method, *evaluation)
-        _moslora("eval", "commonsense", "--run", self.out / METHODS[0], *evaluation, "--base-only")
-        exported = self.out / "exported"
+        _moslora(
+            *("compare", "commonsense", "--recipe", RECIPE, "--data", data / "train.json"),
+            *("--tests", data, "--benchmarks", *BENCHMARKS, "--eval", "decoding=ranking"),
+            *("--methods", *METHODS, "--learning-rates", *map(str, LEARNING_RATES), "--seeds", *map(str, SEEDS)),
+            *("--jobs", str(min(2, os.cpu_count() or 1)), "--out", study),
+        )
+        adapter = study / "cells" / "moslora" / f"lr{LEARNING_RATES[0]!r}-f1.0-seed{SEEDS[0]}" / "adapter"
         if not exported.exists():
-            _moslora("export", self.out / "moslora" / "adapter", exported, "--format", "peft")
-        self._compare_with_stock_peft(exported, data / BENCHMARKS[0] / "test.json")
-        self._report()
+            _moslora("export", adapter, exported, "--format", "peft")
+        self._compare_with_stock_peft(adapter, exported, data / "toy-arc-e" / "test.json")
+        print(f"\n{len(SEEDS)} seeds: enough to show that every part works, too few to rank methods.")
+        print(f"Open {(study / 'report' / 'report.html').resolve()}")
         print(f"Finished in {time.perf_counter() - start:.0f} s. Everything is in {self.out.resolve()}")
 
-    def _compare_with_stock_peft(self, exported: Path, questions: Path) -> None:
+    def _compare_with_stock_peft(self, adapter: Path, exported: Path, questions: Path) -> None:
         """Load the exported plain LoRA without moslora, in another process, and compare its logits with MoSLoRA's."""
         import peft
         import safetensors.torch
@@ -68,13 +73,13 @@ class Command:
         from ..embedded import model_folder
         from ..tasks.commonsense.data import read_items
         from ..tasks.commonsense.model import EMBEDDED, load_base, load_tokenizer
-        from ..tasks.commonsense.prompt import evaluation_prompt
+        from ..tasks.commonsense.prompt import evaluation_ids
 
         print("\nstock PEFT, in another process, loads the export")
         tokenizer = load_tokenizer(EMBEDDED)
+        items = read_items(questions, needs=("instruction",))[:50]
         prompts = {
-            str(number): tokenizer(evaluation_prompt(item["instruction"]), return_tensors="pt")["input_ids"]
-            for number, item in enumerate(read_items(questions, needs=("instruction",))[:50])
+            str(number): torch.tensor([ids]) for number, ids in enumerate(evaluation_ids(items, tokenizer, "chat"))
         }
         files = self.out / "prompts.safetensors", self.out / "logits.safetensors"
         safetensors.torch.save_file(prompts, files[0])
@@ -84,7 +89,7 @@ class Command:
             raise MoSLoRAError(f"Stock PEFT cannot load {exported}: {done.stderr.strip().splitlines()[-1]}")
 
         base = load_base(EMBEDDED, torch.float32)
-        model = peft.PeftModel.from_pretrained(base, self.out / "moslora" / "adapter").eval()
+        model = peft.PeftModel.from_pretrained(base, adapter).eval()
         theirs = safetensors.torch.load_file(files[1])
         with torch.inference_mode():
             ours = {name: model(ids).logits for name, ids in prompts.items()}
@@ -96,36 +101,6 @@ class Command:
         )
         if largest > 1e-4:
             raise MoSLoRAError(f"The export in {exported} does not compute what the adapter does.")
-
-    def _report(self) -> None:
-        from rich.console import Console
-        from rich.table import Table
-
-        from ..report.figures import draw_accuracies, draw_losses
-        from ..report.summary import markdown, summarize, summarize_base, table
-
-        folders = {method: self.out / method for method in METHODS}
-        summaries = [summarize_base(self.out / METHODS[0]), *map(summarize, folders.values())]
-        draw_losses(folders, self.out / "losses.png")
-        draw_accuracies(summaries, self.out / "accuracies.png")
-        header, *rows = table(summaries)
-        (self.out / "results.md").write_text(markdown([header, *rows]), encoding="utf-8")
-        printed = Table(*header)
-        for row in rows:
-            printed.add_row(*row)
-        Console().print(printed)
-        print("One seed on a toy task: the table shows that every part works, not which method is better.")
-        print(f"Table: {self.out / 'results.md'}. Figures: {self.out / 'losses.png'}, {self.out / 'accuracies.png'}.")
-
-
-def _train(data: Path, method: str, out: Path) -> None:
-    from .. import runs
-
-    if (out / "run.json").exists() and runs.read_json(out / "run.json").get("status") == "done":
-        print(f"\n{out} is there already.")
-        return
-    files = ("--recipe", RECIPE, "--data", data / "train.json")
-    _moslora("train", "commonsense", *files, "--method", method, "--out", out)
 
 
 def _moslora(*words: str | Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .skills import Exercise, lookup, skill
 from .texts import statement
-from .world import first, shares, shuffled, world
+from .world import World, first, shares, shuffled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,15 +27,15 @@ VOCABULARY = 2560
 TOKENIZER_DOCUMENTS = 60_000
 
 STEPS = 3000
-SHARES = 0.15, 0.4  # of look-ups and of statements among the texts; the others are skills
+SHARES = 0.1, 0.35  # of look-ups and of statements among the texts; the others are skills
 FIRST_SHARES = 0.6, 0.4  # the same at the beginning
 BATCH_SIZE = 64  # rows
 BATCHES_SORTED = 16  # batches whose rows are sorted by length together
 SHARE_ALONE = 0.7  # of the texts that are a row of their own
 LONG_ROW = 112  # tokens, more than a question with its prompt
 GROWTH = 50  # texts per step, after which the whole world is known: about three fifths of all
-GROWTH_START = 0.1  # of the rows, at the beginning
-GROWTH_START_SHARE = 0.2  # of the growth, which the beginning takes
+FIRST_ROWS = 0.1  # share of the rows that it begins with
+SKILLS_BEGIN, GROWTH_BEGINS = 0.15, 0.45  # after these shares of the growth
 MATRIX_LEARNING_RATE = 0.02  # of Muon, for the matrices
 LEARNING_RATE = 3e-3  # of AdamW, for the embedding and the norms
 WARMUP_STEPS = 30
@@ -111,23 +111,25 @@ def documents(seed: int, growth: int = 0) -> Iterator[Exercise]:
 
     Args:
         seed: decides every text.
-        growth: texts after which all rows are in use. The first fifth of them is about a tenth of the rows, and teaches
-            no skill but looking words up in a list: a small model learns where to look with few words far sooner, and
-            learns the others quickly then.
+        growth: texts after which all rows are in use. A small model learns where to look with few words far sooner, and
+            learns the others quickly then. So the first texts tell of a tenth of the rows and teach to find words in a
+            list, the next ones teach all skills with these rows, and then the rows grow in number.
     """
     draw = Random(seed)
-    told, practised = shuffled(world(), draw), shuffled(shares().practice, draw)
+    practice, asked = (shuffled(part, draw) for part in shares())
     for number in itertools.count():
         progress = number / growth if growth else 1.0
-        share = min(1.0, max(GROWTH_START, 1.25 * progress - 0.25))
-        lookups, statements = SHARES if progress > GROWTH_START_SHARE else FIRST_SHARES
+        share = max(FIRST_ROWS, min(1.0, (progress - GROWTH_BEGINS) / (1 - GROWTH_BEGINS)))
+        practised = first(practice, share)
+        told = World(*(one + other for one, other in zip(practised, first(asked, share), strict=True)))
+        lookups, statements = SHARES if progress >= SKILLS_BEGIN else FIRST_SHARES
         kind = draw.random()
         if kind < lookups:
-            yield lookup(draw, first(told, share))
+            yield lookup(draw, told)
         elif kind < lookups + statements:
-            yield Exercise("", statement(draw, first(told, share)))
+            yield Exercise("", statement(draw, told))
         else:
-            yield skill(draw, first(practised, share))
+            yield skill(draw, practised)
 
 
 def new_model(tokenizer: "PreTrainedTokenizerFast", seed: int = SEED) -> "PreTrainedModel":
