@@ -35,7 +35,7 @@ SHARE_ALONE = 0.7  # of the texts that are a row of their own
 LONG_ROW = 112  # tokens, more than a question with its prompt
 GROWTH = 50  # texts per step, after which the whole world is known: about three fifths of all
 FIRST_ROWS = 0.1  # share of the rows that it begins with
-SKILLS_BEGIN, GROWTH_BEGINS = 0.15, 0.45  # after these shares of the growth
+SKILLS_BEGIN, GROWTH_BEGINS = 0.1, 0.3  # after these shares of the growth
 MATRIX_LEARNING_RATE = 0.02  # of Muon, for the matrices
 LEARNING_RATE = 3e-3  # of AdamW, for the embedding and the norms
 WARMUP_STEPS = 30
@@ -156,10 +156,7 @@ def new_model(tokenizer: "PreTrainedTokenizerFast", seed: int = SEED) -> "PreTra
 
 
 def pretrain(tokenizer: "PreTrainedTokenizerFast", steps: int, seed: int = SEED) -> "PreTrainedModel":
-    """A new model, trained to continue texts of the world. Its weights are rounded to bfloat16 and kept as float32.
-
-    So the model is the same one whether it is loaded in float32 or in bfloat16.
-    """
+    """A new model, trained to continue texts of the world, in bfloat16: the same one in whatever precision it is used."""
     import torch
     from rich.progress import track
 
@@ -177,7 +174,7 @@ def pretrain(tokenizer: "PreTrainedTokenizerFast", steps: int, seed: int = SEED)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-    return model.to(torch.bfloat16).float().eval()
+    return model.to(torch.bfloat16).eval()
 
 
 def _optimizers(model: "PreTrainedModel") -> list["Optimizer"]:

@@ -11,6 +11,9 @@ toy-arc-e       one trait of a thing; four values
 toy-arc-c       which of four things is the heaviest or the lightest: four known weights have to be compared
 toy-obqa        what brings what; four causes or effects
 
+An answer says first what is right in words, then under which label: a model as small as the embedded one learns to find
+the label of something it has said, and hardly that of something it has only thought.
+
 A row of the world that a test asks about, its right answer or one of its things, is in no question of training.
 """
 
@@ -47,6 +50,7 @@ class Question(NamedTuple):
     word: str  # what the options are called; "" where the options themselves are the answers
     options: tuple[str, ...]
     right: int  # index into options
+    said: str  # what is right, in words
 
 
 class Questions(NamedTuple):
@@ -95,7 +99,7 @@ def to_item(question: Question) -> Item:
     return {
         "instruction": "\n\n".join(lines),
         "input": "",
-        "output": f"the correct answer is {answer}",
+        "output": f"{question.said}, so the correct answer is {answer}",
         "answer": answer,
     }
 
@@ -115,7 +119,7 @@ def _different(draw: Random, kind: Callable[[Random, World], Question], rows: Wo
 
 def _question(draw: Random, text: str, word: str, right: str, wrong: Sequence[str]) -> Question:
     options = draw.sample((right, *wrong), len(wrong) + 1)
-    return Question(text, word, tuple(options), options.index(right))
+    return Question(text, word, tuple(options), options.index(right), right)
 
 
 def _others(draw: Random, values: Iterable[str], right: str, count: int) -> list[str]:
@@ -130,11 +134,10 @@ def _others(draw: Random, values: Iterable[str], right: str, count: int) -> list
 
 def _boolq(draw: Random, rows: World) -> Question:
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
-    value, holds = getattr(thing, trait), draw.random() < 0.5
-    if not holds:
-        value = _others(draw, (getattr(other, trait) for other in rows.things), value, 1)[0]
+    right, holds = getattr(thing, trait), draw.random() < 0.5
+    value = right if holds else _others(draw, (getattr(other, trait) for other in rows.things), right, 1)[0]
     text = f"Is this true or false? The {trait} of the {thing.name} is {value}."
-    return Question(text, "", ("true", "false"), 0 if holds else 1)
+    return Question(text, "", ("true", "false"), 0 if holds else 1, right)
 
 
 def _piqa(draw: Random, rows: World) -> Question:
@@ -166,7 +169,7 @@ def _winogrande(draw: Random, rows: World) -> Question:
     sinks = draw.random() < 0.5
     right = heavier.name if sinks else lighter.name
     text = f"The {names[0]} and the {names[1]} fall into the sea, and the _ sinks {'first' if sinks else 'last'}."
-    return Question(text, "option", tuple(names), names.index(right))
+    return Question(text, "option", tuple(names), names.index(right), right)
 
 
 def _arc_e(draw: Random, rows: World) -> Question:
