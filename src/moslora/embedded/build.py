@@ -27,15 +27,15 @@ VOCABULARY = 2560
 TOKENIZER_DOCUMENTS = 60_000
 
 STEPS = 3000
-SHARES = 0.1, 0.35  # of look-ups and of statements among the texts; the others are skills
-FIRST_SHARES = 0.6, 0.4  # the same at the beginning
+SHARES = 0.25, 0.35  # of look-ups and of statements among the texts; the others are skills
+FIRST_SHARES = 0.7, 0.3  # the same at the beginning
 BATCH_SIZE = 64  # rows
 BATCHES_SORTED = 16  # batches whose rows are sorted by length together
 SHARE_ALONE = 0.7  # of the texts that are a row of their own
 LONG_ROW = 112  # tokens, more than a question with its prompt
 GROWTH = 50  # texts per step, after which the whole world is known: about three fifths of all
 FIRST_ROWS = 0.1  # share of the rows that it begins with
-SKILLS_BEGIN, GROWTH_BEGINS = 0.1, 0.3  # after these shares of the growth
+SKILLS_BEGIN, GROWTH_BEGINS = 0.2, 0.35  # after these shares of the growth
 MATRIX_LEARNING_RATE = 0.02  # of Muon, for the matrices
 LEARNING_RATE = 3e-3  # of AdamW, for the embedding and the norms
 WARMUP_STEPS = 30
@@ -125,7 +125,7 @@ def documents(seed: int, growth: int = 0) -> Iterator[Exercise]:
         lookups, statements = SHARES if progress >= SKILLS_BEGIN else FIRST_SHARES
         kind = draw.random()
         if kind < lookups:
-            yield lookup(draw, told)
+            yield lookup(draw, first(asked, min(1.0, FIRST_ROWS + progress / GROWTH_BEGINS)))
         elif kind < lookups + statements:
             yield Exercise("", statement(draw, told))
         else:

@@ -12,6 +12,7 @@ from .texts import HEADINGS, sentence, unequal
 from .world import TRAITS, Thing, World, world
 
 SHARE_SAID = 0.85  # of the exercises say the right option before its label
+SHARE_REST = 0.5  # of the exercises go on to the labels of the other options
 _LABELS = (("1", "2", "3", "4", "5"), ("a", "b", "c", "d", "e"))
 _MARKS = ("{label}) {option}", "({label}) {option}", "{label}: {option}")
 _CLOSINGS = ("Right is", "Take", "It is", "We mean")
@@ -65,7 +66,10 @@ def _choice(draw: Random, lead: str, right: str, wrong: Sequence[str]) -> Exerci
     listed, labels = _listed(draw, options)
     label = labels[options.index(right)]
     said = f"{right}, so {label}" if draw.random() < SHARE_SAID else label
-    return Exercise(f"{sentence(lead)}{draw.choice((':', '?'))} {listed}.", f" {draw.choice(_CLOSINGS)} {said}.")
+    others = [f"{option} {other}" for other, option in zip(labels, options, strict=True) if option != right]
+    rest = f" Not {', '.join(draw.sample(others, len(others)))}." if draw.random() < SHARE_REST else ""
+    given = f"{sentence(lead)}{draw.choice((':', '?'))} {listed}."
+    return Exercise(given, f" {draw.choice(_CLOSINGS)} {said}.{rest}")
 
 
 def _other(draw: Random, values: Sequence[str], right: str, count: int) -> list[str]:
