@@ -10,7 +10,7 @@ from moslora.embedded import BENCHMARKS, write_questions
 from moslora.embedded.questions import TEST_SIZE, TRAIN_SIZE, Question, draw_questions
 from moslora.embedded.world import TRAITS, shares, world
 from moslora.tasks.commonsense.data import read_items
-from moslora.tasks.commonsense.score import answer_words, extract_answer
+from moslora.tasks.commonsense.score import answer_words, extract_answer, offered_words
 
 THINGS = {thing.name: thing for thing in world().things}
 CAUSES, DEEDS = dict(world().causes), dict(world().deeds)
@@ -40,8 +40,8 @@ RULES = {
     r"Is this true or false\? The (\w+) of the (\w+) is (\w+)\.": lambda trait, name, value: (
         lambda _: ["true" if getattr(THINGS[name], trait) == value else "false"]
     ),
-    r"For (\w+), what should I do\?": lambda use: (
-        lambda options: [option for option in options if THINGS[option.removeprefix("get the ")].use == use]
+    r"For (\w+), which should I get\?": lambda use: (
+        lambda options: [option for option in options if THINGS[option].use == use]
     ),
     r"\w+ and \w+ (.+)\. Why do they do that\?": lambda deed: (
         lambda options: [option for option in options if option == DEEDS[deed]]
@@ -67,13 +67,12 @@ RULES = {
 
 
 def _right_answers(instruction: str) -> list[str]:
-    text, *listed, words = instruction.split("\n\n")
-    words = words.removeprefix("Answer format: ").split("/")
-    options = re.split(r" ?[A-Z]\w+\d: ", listed[0])[1:] if listed else words
-    assert len(set(options)) == len(options) == len(words)
+    text, offered = instruction.split("\n\n")
+    options = offered.removeprefix("Answer format: ").split("/")
+    assert len(set(options)) == len(options)
     found = [rule(*match.groups()) for form, rule in RULES.items() if (match := re.fullmatch(form, text))]
     assert len(found) == 1, text
-    return [word for word, option in zip(words, options, strict=True) if option in found[0](options)]
+    return found[0](options)
 
 
 def test_every_question_has_exactly_one_right_option_by_the_tables_and_it_is_the_answer(folder):
@@ -81,8 +80,7 @@ def test_every_question_has_exactly_one_right_option_by_the_tables_and_it_is_the
     assert len(items) == 8 * (TRAIN_SIZE + TEST_SIZE)
     for item in items:
         assert _right_answers(item["instruction"]) == [item["answer"]], item
-        said = re.fullmatch(rf"(.+), so the correct answer is {item['answer']}", item["output"])[1]
-        assert said in item["instruction"] or item["answer"] == "false"
+        assert item["output"] == f"the correct answer is {item['answer']}"
 
 
 PHRASES = sorted({*CAUSES, *CAUSES.values(), *DEEDS, *STEPS, *(s for each in STEPS.values() for s in each)}, key=len)
@@ -145,5 +143,5 @@ def test_the_seed_decides_the_files_to_the_byte(folder, tmp_path):
 def test_the_scorer_reads_the_answers(folder, benchmark):
     items = json.loads((folder / benchmark / "test.json").read_text(encoding="utf-8"))
     words = answer_words(benchmark, items)
-    assert len(words) == OPTIONS[benchmark.removeprefix("toy-")]
+    assert {len(offered_words(item)) for item in items} == {OPTIONS[benchmark.removeprefix("toy-")]}
     assert all(extract_answer(item["output"], words) == item["answer"] for item in items)

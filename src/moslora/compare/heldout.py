@@ -6,10 +6,10 @@ from pathlib import Path
 from .. import runs
 from ..errors import DataError
 from ..tasks.commonsense.data import Item
+from ..tasks.commonsense.score import offered_words
 
 LARGEST = 500  # held out at most, unless the user says otherwise
 SHARE = 0.1
-_FORMAT = re.compile(r"Answer format:\s*(\S+)")
 
 
 def hold_out(items: list[Item], folder: Path, *, size: int | None, seed: int) -> int:
@@ -57,11 +57,11 @@ def _question(item: Item) -> str:
 
 
 def _format(item: Item) -> str:
-    """Short name of the answers on offer: `true-false`, or `answer4` for answer1/answer2/answer3/answer4."""
-    offered = _FORMAT.search(item["instruction"])
-    if not offered:
-        return "questions"
-    words = offered.group(1).split("/")
+    """Short name of the answers on offer: `true-false`, `answer4` for answer1 to answer4, `options4` for any others."""
+    words = offered_words(item)
     stems = {word.rstrip("0123456789") for word in words}
-    name = f"{stems.pop()}{len(words)}" if len(stems) == 1 else "-".join(words)
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:60] or "questions"
+    if len(stems) == 1:
+        return f"{re.sub(r'[^A-Za-z_-]+', '-', stems.pop())}{len(words)}"
+    if stems in ({"true", "false"}, {"yes", "no"}):
+        return "-".join(words)
+    return f"options{len(words)}" if words else "questions"

@@ -156,7 +156,7 @@ def new_model(tokenizer: "PreTrainedTokenizerFast", seed: int = SEED) -> "PreTra
 
 
 def pretrain(tokenizer: "PreTrainedTokenizerFast", steps: int, seed: int = SEED) -> "PreTrainedModel":
-    """A new model, trained to continue texts of the world, in bfloat16: the same one in whatever precision it is used."""
+    """A new model, trained to continue texts of the world; in bfloat16, so that it is the same in every precision."""
     import torch
     from rich.progress import track
 

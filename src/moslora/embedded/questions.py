@@ -11,8 +11,8 @@ toy-arc-e       one trait of a thing; four values
 toy-arc-c       which of four things is the heaviest or the lightest: four known weights have to be compared
 toy-obqa        what brings what; four causes or effects
 
-An answer says first what is right in words, then under which label: a model as small as the embedded one learns to find
-the label of something it has said, and hardly that of something it has only thought.
+The answer is the right option itself, not its number: a model as small as the embedded one learns to say what is right,
+and hardly to find the number of something it has only thought.
 
 A row of the world that a test asks about, its right answer or one of its things, is in no question of training.
 """
@@ -47,10 +47,8 @@ class Question(NamedTuple):
     """A question with one right option."""
 
     text: str
-    word: str  # what the options are called; "" where the options themselves are the answers
     options: tuple[str, ...]
     right: int  # index into options
-    said: str  # what is right, in words
 
 
 class Questions(NamedTuple):
@@ -87,19 +85,11 @@ def write_questions(folder: str | Path, seed: int = 0) -> None:
 
 def to_item(question: Question) -> Item:
     """A question as LLM-Adapters writes it: instruction, input, output, answer."""
-    words = [f"{question.word}{number}" for number in range(1, len(question.options) + 1)]
-    lines = [question.text]
-    if question.word:
-        pairs = zip(words, question.options, strict=True)
-        lines.append(" ".join(f"{word.capitalize()}: {option}" for word, option in pairs))
-    else:
-        words = list(question.options)
-    lines.append(f"Answer format: {'/'.join(words)}")
-    answer = words[question.right]
+    answer = question.options[question.right]
     return {
-        "instruction": "\n\n".join(lines),
+        "instruction": f"{question.text}\n\nAnswer format: {'/'.join(question.options)}",
         "input": "",
-        "output": f"{question.said}, so the correct answer is {answer}",
+        "output": f"the correct answer is {answer}",
         "answer": answer,
     }
 
@@ -117,9 +107,9 @@ def _different(draw: Random, kind: Callable[[Random, World], Question], rows: Wo
     return list(found)
 
 
-def _question(draw: Random, text: str, word: str, right: str, wrong: Sequence[str]) -> Question:
+def _question(draw: Random, text: str, right: str, wrong: Sequence[str]) -> Question:
     options = draw.sample((right, *wrong), len(wrong) + 1)
-    return Question(text, word, tuple(options), options.index(right), right)
+    return Question(text, tuple(options), options.index(right))
 
 
 def _others(draw: Random, values: Iterable[str], right: str, count: int) -> list[str]:
@@ -137,21 +127,20 @@ def _boolq(draw: Random, rows: World) -> Question:
     right, holds = getattr(thing, trait), draw.random() < 0.5
     value = right if holds else _others(draw, (getattr(other, trait) for other in rows.things), right, 1)[0]
     text = f"Is this true or false? The {trait} of the {thing.name} is {value}."
-    return Question(text, "", ("true", "false"), 0 if holds else 1, right)
+    return Question(text, ("true", "false"), 0 if holds else 1)
 
 
 def _piqa(draw: Random, rows: World) -> Question:
     thing = draw.choice(rows.things)
     other = draw.choice([other for other in rows.things if other.use != thing.use])
-    options = [f"get the {name}" for name in (thing.name, other.name)]
-    return _question(draw, f"For {thing.use}, what should I do?", "solution", options[0], options[1:])
+    return _question(draw, f"For {thing.use}, which should I get?", thing.name, [other.name])
 
 
 def _siqa(draw: Random, rows: World) -> Question:
     row, people = draw.choice(rows.deeds), draw.sample(PEOPLE, 2)
     wrong = _others(draw, (other.motive for other in rows.deeds), row.motive, 2)
     text = f"{people[0]} and {people[1]} {row.deed}. Why do they do that?"
-    return _question(draw, text, "answer", row.motive, wrong)
+    return _question(draw, text, row.motive, wrong)
 
 
 def _hellaswag(draw: Random, rows: World) -> Question:
@@ -160,7 +149,7 @@ def _hellaswag(draw: Random, rows: World) -> Question:
     same = draw.choice([step for place, step in enumerate(task.steps) if place not in (number - 1, number)])
     wrong = [same, *_others(draw, elsewhere, task.steps[number], 2)]
     text = f"{person} wants to {task.name}. The step now is to {task.steps[number - 1]}. How does it go on?"
-    return _question(draw, text, "ending", task.steps[number], wrong)
+    return _question(draw, text, task.steps[number], wrong)
 
 
 def _winogrande(draw: Random, rows: World) -> Question:
@@ -169,29 +158,29 @@ def _winogrande(draw: Random, rows: World) -> Question:
     sinks = draw.random() < 0.5
     right = heavier.name if sinks else lighter.name
     text = f"The {names[0]} and the {names[1]} fall into the sea, and the _ sinks {'first' if sinks else 'last'}."
-    return Question(text, "option", tuple(names), names.index(right), right)
+    return Question(text, tuple(names), names.index(right))
 
 
 def _arc_e(draw: Random, rows: World) -> Question:
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
     right = getattr(thing, trait)
     wrong = _others(draw, (getattr(other, trait) for other in rows.things), right, 3)
-    return _question(draw, _TRAIT_QUESTIONS[trait].format(name=thing.name), "answer", right, wrong)
+    return _question(draw, _TRAIT_QUESTIONS[trait].format(name=thing.name), right, wrong)
 
 
 def _arc_c(draw: Random, rows: World) -> Question:
     heaviest, right, others = extreme(draw, rows.things, 4)
     text = f"Which of these is the {'heaviest' if heaviest else 'lightest'}?"
-    return _question(draw, text, "answer", right.name, [thing.name for thing in others])
+    return _question(draw, text, right.name, [thing.name for thing in others])
 
 
 def _obqa(draw: Random, rows: World) -> Question:
     row = draw.choice(rows.causes)
     if draw.random() < 0.5:
         wrong = _others(draw, (other.effect for other in rows.causes), row.effect, 3)
-        return _question(draw, f"What can you expect from {row.cause}?", "answer", row.effect, wrong)
+        return _question(draw, f"What can you expect from {row.cause}?", row.effect, wrong)
     wrong = _others(draw, (other.cause for other in rows.causes), row.cause, 3)
-    return _question(draw, f"What is to blame for {row.effect}?", "answer", row.cause, wrong)
+    return _question(draw, f"What is to blame for {row.effect}?", row.cause, wrong)
 
 
 _KINDS: dict[str, Callable[[Random, World], Question]] = {

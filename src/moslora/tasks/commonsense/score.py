@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ...errors import DataError
 from .benchmarks import BENCHMARKS, find_benchmark
 
-_FORMAT = re.compile(r"Answer format:\s*(\S+)")
+_FORMAT = re.compile(r"Answer format:\s*([^\n]*\S)")
 
 
 class Interval(NamedTuple):
