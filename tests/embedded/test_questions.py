@@ -40,7 +40,7 @@ RULES = {
     r"Is this true or false\? The (\w+) of the (\w+) is (\w+)\.": lambda trait, name, value: (
         lambda _: ["true" if getattr(THINGS[name], trait) == value else "false"]
     ),
-    r"For (\w+), which should I get\?": lambda use: (
+    r"For (\w+), what should I get\?": lambda use: (
         lambda options: [option for option in options if THINGS[option].use == use]
     ),
     r"\w+ and \w+ (.+)\. Why do they do that\?": lambda deed: (

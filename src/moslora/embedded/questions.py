@@ -133,7 +133,7 @@ def _boolq(draw: Random, rows: World) -> Question:
 def _piqa(draw: Random, rows: World) -> Question:
     thing = draw.choice(rows.things)
     other = draw.choice([other for other in rows.things if other.use != thing.use])
-    return _question(draw, f"For {thing.use}, which should I get?", thing.name, [other.name])
+    return _question(draw, f"For {thing.use}, what should I get?", thing.name, [other.name])
 
 
 def _siqa(draw: Random, rows: World) -> Question:

@@ -45,7 +45,7 @@ _REMARKS = (
     "Input: further context. Format: one/two. Which of these do you mean?",
     "Answer. Option. Solution. Ending. Which one is correct?",
     "The correct answer is not an option/solution/ending/answer.",
-    "Is this true or false? Which should I get for this step?",
+    "Is this true or false? What should I do at this step?",
     "Ada and Ben want to know which of these you would need.",
     "Cora wants to do what Dan does. Eva and Finn find out why.",
     "Greta, Hugo and Iris fall into the sea. Who sinks first and who sinks last?",
