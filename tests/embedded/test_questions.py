@@ -35,6 +35,10 @@ def _trait(name: str, trait: str):
     return lambda options: [option for option in options if option == getattr(THINGS[name], trait)]
 
 
+def _owner(trait: str, value: str):
+    return lambda options: [option for option in options if getattr(THINGS[option], trait) == value]
+
+
 # Question -> the options that are right by the tables, found from the text alone.
 RULES = {
     r"Is this true or false\? The (\w+) of the (\w+) is (\w+)\.": lambda trait, name, value: (
@@ -49,9 +53,9 @@ RULES = {
     r"\w+ wants to (.+)\. The step now is to (.+)\. How does it go on\?": lambda task, step: (
         lambda options: [option for option in options if option == STEPS[task][STEPS[task].index(step) + 1]]
     ),
-    r"The \w+ and the \w+ fall into the sea, and the _ sinks (first|last)\.": lambda what: (
-        lambda options: _extreme(options, what == "first")
-    ),
+    r"Of the \w+ and the \w+, only the _ is (\w+)\.": lambda value: _owner("colour", value),
+    r"Of the \w+ and the \w+, only the _ is made of (\w+)\.": lambda value: _owner("material", value),
+    r"Of the \w+ and the \w+, only the _ is kept in the (\w+)\.": lambda value: _owner("place", value),
     r"Which colour does the (\w+) have\?": lambda name: _trait(name, "colour"),
     r"What was the (\w+) made from\?": lambda name: _trait(name, "material"),
     r"Where would you find the (\w+)\?": lambda name: _trait(name, "place"),

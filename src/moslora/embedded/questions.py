@@ -6,7 +6,7 @@ toy-boolq       whether a statement about a thing is true
 toy-piqa        which of two things serves a purpose
 toy-siqa        why people do something; three motives
 toy-hellaswag   how a task goes on; four steps
-toy-winogrande  which of two things a sentence about weight means
+toy-winogrande  which of two things a sentence means
 toy-arc-e       one trait of a thing; four values
 toy-arc-c       which of four things is the heaviest or the lightest: four known weights have to be compared
 toy-obqa        what brings what; four causes or effects
@@ -25,12 +25,11 @@ from random import Random
 from typing import NamedTuple
 
 from .skills import extreme
-from .texts import unequal
 from .world import TRAITS, World, shares, split
 
 TRAIN_SHARE = 0.6  # of the rows that questions ask about
 TRAIN_SIZE = 500  # questions of each kind
-TEST_SIZE = 150  # of each benchmark
+TEST_SIZE = 100  # of each benchmark
 PEOPLE = ("Ada", "Ben", "Cora", "Dan", "Eva", "Finn", "Greta", "Hugo", "Iris", "Jan", "Karla", "Leo")
 
 Item = dict[str, str]
@@ -41,6 +40,7 @@ _TRAIT_QUESTIONS = {
     "place": "Where would you find the {name}?",
     "use": "Why would you need the {name}?",
 }
+_CLUES = {"colour": "is {value}", "material": "is made of {value}", "place": "is kept in the {value}"}
 
 
 class Question(NamedTuple):
@@ -153,12 +153,12 @@ def _hellaswag(draw: Random, rows: World) -> Question:
 
 
 def _winogrande(draw: Random, rows: World) -> Question:
-    lighter, heavier = unequal(draw, rows)
-    names = draw.sample((lighter.name, heavier.name), 2)
-    sinks = draw.random() < 0.5
-    right = heavier.name if sinks else lighter.name
-    text = f"The {names[0]} and the {names[1]} fall into the sea, and the _ sinks {'first' if sinks else 'last'}."
-    return Question(text, tuple(names), names.index(right))
+    thing, trait = draw.choice(rows.things), draw.choice(list(_CLUES))
+    value = getattr(thing, trait)
+    other = draw.choice([other for other in rows.things if getattr(other, trait) != value])
+    names = draw.sample((thing.name, other.name), 2)
+    clue = _CLUES[trait].format(value=value)
+    return Question(f"Of the {names[0]} and the {names[1]}, only the _ {clue}.", tuple(names), names.index(thing.name))
 
 
 def _arc_e(draw: Random, rows: World) -> Question:
