@@ -25,7 +25,7 @@ from random import Random
 from typing import NamedTuple
 
 from .skills import extreme
-from .world import TRAITS, World, shares, split
+from .world import TRAITS, Thing, World, shares, split
 
 TRAIN_SHARE = 0.6  # of the rows that questions ask about
 TRAIN_SIZE = 500  # questions of each kind
@@ -51,6 +51,9 @@ class Question(NamedTuple):
     right: int  # index into options
 
 
+Kind = Callable[[Random, World], Question]
+
+
 class Questions(NamedTuple):
     """All questions of one seed."""
 
@@ -63,8 +66,8 @@ def draw_questions(seed: int = 0) -> Questions:
     draw = Random(seed)
     tables = [split(table, TRAIN_SHARE, draw) for table in shares().asked]
     known, held_out = (World(*part) for part in zip(*tables, strict=True))
-    train = [question for kind in _KINDS.values() for question in _different(draw, kind, known, TRAIN_SIZE)]
-    test = {name: _different(draw, kind, held_out, TEST_SIZE) for name, kind in _KINDS.items()}
+    train = [question for kinds in _KINDS.values() for question in _different(draw, kinds, known, TRAIN_SIZE)]
+    test = {name: _different(draw, kinds, held_out, TEST_SIZE) for name, kinds in _KINDS.items()}
     draw.shuffle(train)
     return Questions(train, test)
 
@@ -99,12 +102,13 @@ def _write(path: Path, questions: Iterable[Question]) -> None:
     path.write_text(json.dumps([to_item(question) for question in questions], indent=1) + "\n", encoding="utf-8")
 
 
-def _different(draw: Random, kind: Callable[[Random, World], Question], rows: World, count: int) -> list[Question]:
-    """`count` questions, no two of them the same to the letter."""
+def _different(draw: Random, kinds: Sequence[Kind], rows: World, count: int) -> list[Question]:
+    """`count` questions, equally many of each kind, no two of them the same to the letter."""
     found: dict[Question, None] = {}
-    while len(found) < count:
-        found[kind(draw, rows)] = None
-    return list(found)
+    for number, kind in enumerate(kinds, 1):
+        while len(found) < count * number // len(kinds):
+            found[kind(draw, rows)] = None
+    return draw.sample(list(found), count)
 
 
 def _question(draw: Random, text: str, right: str, wrong: Sequence[str]) -> Question:
@@ -122,10 +126,18 @@ def _others(draw: Random, values: Iterable[str], right: str, count: int) -> list
     return found
 
 
-def _boolq(draw: Random, rows: World) -> Question:
+def _true(draw: Random, rows: World) -> Question:
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
-    right, holds = getattr(thing, trait), draw.random() < 0.5
-    value = right if holds else _others(draw, (getattr(other, trait) for other in rows.things), right, 1)[0]
+    return _statement(thing, trait, getattr(thing, trait), holds=True)
+
+
+def _false(draw: Random, rows: World) -> Question:
+    thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
+    values = (getattr(other, trait) for other in rows.things)
+    return _statement(thing, trait, _others(draw, values, getattr(thing, trait), 1)[0], holds=False)
+
+
+def _statement(thing: Thing, trait: str, value: str, *, holds: bool) -> Question:
     text = f"Is this true or false? The {trait} of the {thing.name} is {value}."
     return Question(text, ("true", "false"), 0 if holds else 1)
 
@@ -183,14 +195,15 @@ def _obqa(draw: Random, rows: World) -> Question:
     return _question(draw, f"What is to blame for {row.effect}?", row.cause, wrong)
 
 
-_KINDS: dict[str, Callable[[Random, World], Question]] = {
-    "toy-boolq": _boolq,
-    "toy-piqa": _piqa,
-    "toy-siqa": _siqa,
-    "toy-hellaswag": _hellaswag,
-    "toy-winogrande": _winogrande,
-    "toy-arc-e": _arc_e,
-    "toy-arc-c": _arc_c,
-    "toy-obqa": _obqa,
+# Kinds that fall into two are asked equally often, so that neither answer is the better guess.
+_KINDS: dict[str, tuple[Kind, ...]] = {
+    "toy-boolq": (_true, _false),
+    "toy-piqa": (_piqa,),
+    "toy-siqa": (_siqa,),
+    "toy-hellaswag": (_hellaswag,),
+    "toy-winogrande": (_winogrande,),
+    "toy-arc-e": (_arc_e,),
+    "toy-arc-c": (_arc_c,),
+    "toy-obqa": (_obqa,),
 }
 BENCHMARKS = tuple(_KINDS)
