@@ -1,7 +1,7 @@
-"""The small model that comes with the package, and questions about the world it knows.
+"""The small model that comes with the package, and eight benchmarks about the world it knows.
 
-0.7 million parameters, pretrained by `python -m moslora.embedded.build` on texts about 180 things. It lets every
-command of this package run without network, GPU or account.
+4.1 million parameters, pretrained by `python -m moslora.embedded.build` on texts drawn from tables. It lets every command
+of this package run without network, GPU or account.
 """
 
 from pathlib import Path
