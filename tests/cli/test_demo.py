@@ -11,17 +11,19 @@ def test_the_demo_leaves_what_it_promises_and_repeats_no_finished_step(tmp_path,
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out)]) == 0
     printed = capfd.readouterr().out
-    for method in ("lora", "moslora"):
-        record = runs.read_json(out / method / "run.json")
-        scores = runs.read_json(out / method / "eval" / "scores.json")
-        assert record["status"] == "done"
-        assert scores["mean"] > 0.5
-    assert runs.read_json(out / "lora" / "eval-base" / "scores.json")["mean"] < 0.15
-    assert {path.name for path in out.iterdir()} >= {"results.md", "losses.png", "accuracies.png", "exported"}
+    statistics = runs.read_json(out / "study" / "statistics.json")
+    base = statistics["base"]["benchmarks"]
+    assert {arm["method"] for arm in statistics["arms"]} == {"lora", "moslora"}
+    for arm in statistics["arms"]:
+        assert len(arm["seeds"]) == 2
+        learned = [name for name, each in arm["benchmarks"].items() if each["mean"] > base[name]["accuracy"] + 0.1]
+        assert len(learned) >= 5, arm["benchmarks"]
+    assert (out / "study" / "report" / "report.html").is_file()
+    assert (out / "exported" / "adapter_model.safetensors").is_file()
     assert "same best token everywhere in 50 of 50 prompts" in printed
     assert str(out.resolve()) in printed.splitlines()[-1]
 
-    before = (out / "moslora" / "run.json").read_bytes()
+    cell = out / "study" / "cells" / "moslora" / "lr0.003-f1.0-seed0" / "run.json"
+    before = cell.read_bytes()
     assert main(["demo", "--out", str(out)]) == 0
-    assert "is there already" in capfd.readouterr().out
-    assert (out / "moslora" / "run.json").read_bytes() == before
+    assert cell.read_bytes() == before
