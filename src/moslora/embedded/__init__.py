@@ -1,7 +1,7 @@
 """The small model that comes with the package, and eight benchmarks about the world it knows.
 
-4.1 million parameters, pretrained by `python -m moslora.embedded.build` on texts drawn from tables. It lets every command
-of this package run without network, GPU or account.
+4.1 million parameters, pretrained by `python -m moslora.embedded.build` on texts drawn from tables. It lets every
+command of this package run without network, GPU or account.
 """
 
 from pathlib import Path
