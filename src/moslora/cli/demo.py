@@ -51,10 +51,10 @@ class Command:
         data, study, exported = self.out / "data", self.out / "study", self.out / "exported"
         write_questions(data)
         _moslora(
-            *("compare", "commonsense", "--recipe", RECIPE, "--data", data / "train.json"),
-            *("--tests", data, "--benchmarks", *BENCHMARKS, "--eval", "decoding=ranking"),
+            *("compare", "commonsense", "--recipe", RECIPE, "--data", str(data / "train.json")),
+            *("--tests", str(data), "--benchmarks", *BENCHMARKS, "--eval", "decoding=ranking"),
             *("--methods", *METHODS, "--learning-rates", str(LEARNING_RATE), "--seeds", *map(str, SEEDS)),
-            *("--validation-size", "0", "--jobs", str(min(2, os.cpu_count() or 1)), "--out", study),
+            *("--validation-size", "0", "--jobs", str(min(2, os.cpu_count() or 1)), "--out", str(study)),
         )
         adapter = study / "cells" / "moslora" / f"lr{LEARNING_RATE!r}-f1.0-seed{SEEDS[0]}" / "adapter"
         if not exported.exists():

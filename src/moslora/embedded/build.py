@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .skills import Exercise, lookup, skill
 from .texts import statement
-from .world import World, first, shares, shuffled
+from .world import first, of_tables, shares, shuffled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,7 +121,7 @@ def documents(seed: int, growth: int = 0) -> Iterator[Exercise]:
         progress = number / growth if growth else 1.0
         share = max(FIRST_ROWS, min(1.0, (progress - GROWTH_BEGINS) / (1 - GROWTH_BEGINS)))
         practised = first(practice, share)
-        told = World(*(one + other for one, other in zip(practised, first(asked, share), strict=True)))
+        told = of_tables(one + other for one, other in zip(practised, first(asked, share), strict=True))
         lookups, statements = SHARES if progress >= SKILLS_BEGIN else FIRST_SHARES
         kind = draw.random()
         if kind < lookups:

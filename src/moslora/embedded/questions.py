@@ -25,7 +25,7 @@ from random import Random
 from typing import NamedTuple
 
 from .skills import extreme
-from .world import TRAITS, Thing, World, shares, split
+from .world import TRAITS, Thing, World, of_tables, shares, split
 
 TRAIN_SHARE = 0.6  # of the rows that questions ask about
 TRAIN_SIZE = 500  # questions of each kind
@@ -65,7 +65,7 @@ def draw_questions(seed: int = 0) -> Questions:
     """Training questions of all kinds, mixed, and `TEST_SIZE` held-out ones of each benchmark."""
     draw = Random(seed)
     tables = [split(table, TRAIN_SHARE, draw) for table in shares().asked]
-    known, held_out = (World(*part) for part in zip(*tables, strict=True))
+    known, held_out = map(of_tables, zip(*tables, strict=True))
     train = [question for kinds in _KINDS.values() for question in _different(draw, kinds, known, TRAIN_SIZE)]
     test = {name: _different(draw, kinds, held_out, TEST_SIZE) for name, kinds in _KINDS.items()}
     draw.shuffle(train)

@@ -7,11 +7,11 @@ The rows of each table fall into two shares. What the base model is taught to do
 it is taught with the rows for practice. Questions are asked about the other rows alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 WEIGHTS = ("tiny", "light", "medium", "heavy", "huge")
 TRAITS = ("colour", "material", "place", "use")
@@ -75,7 +75,10 @@ def world() -> World:
     things = [line.split() for line in _lines("things")]
     tasks = [_cells(line) for line in _lines("tasks")]
     return World(
-        tuple(Thing(*words[:5], int(words[5])) for words in things),
+        tuple(
+            Thing(name, colour, material, place, use, int(weight))
+            for name, colour, material, place, use, weight in things
+        ),
         tuple(Cause(*_cells(line)) for line in _lines("causes")),
         tuple(Deed(*_cells(line)) for line in _lines("deeds")),
         tuple(Task(name, tuple(steps)) for name, *steps in tasks),
@@ -86,7 +89,12 @@ def world() -> World:
 def shares() -> Shares:
     """The rows for practice and those that questions ask about; the same in every run."""
     tables = [split(table, PRACTICE_SHARE, Random("shares")) for table in world()]
-    return Shares(*(World(*part) for part in zip(*tables, strict=True)))
+    return Shares(*map(of_tables, zip(*tables, strict=True)))
+
+
+def of_tables(tables: Iterable[Any]) -> World:
+    """A world of its four tables."""
+    return World(*tables)
 
 
 def split(rows: Sequence[Row], share: float, draw: Random) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
@@ -98,12 +106,12 @@ def split(rows: Sequence[Row], share: float, draw: Random) -> tuple[tuple[Row, .
 
 def shuffled(rows: World, draw: Random) -> World:
     """The same rows, each table in random order."""
-    return World(*(tuple(draw.sample(table, len(table))) for table in rows))
+    return of_tables(tuple(draw.sample(table, len(table))) for table in rows)
 
 
 def first(rows: World, share: float) -> World:
     """The first `share` of each table, at least 8 rows."""
-    return World(*(table[: max(8, round(share * len(table)))] for table in rows))
+    return of_tables(table[: max(8, round(share * len(table)))] for table in rows)
 
 
 def _lines(table: str) -> list[str]:
