@@ -68,3 +68,15 @@ def test_an_error_is_one_line_without_a_traceback(capsys):
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"moslora {moslora.__version__}\n"
+
+
+def test_our_warnings_are_one_line_and_those_of_others_say_where_they_come_from():
+    code = (
+        "import sys, warnings; from moslora.cli import main; from moslora.errors import MoSLoRAWarning\n"
+        "try: main(['inspect', '--help'])\nexcept SystemExit: pass\n"
+        "warnings.warn('look here', MoSLoRAWarning); warnings.warn('and there', UserWarning)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    ours, *others = done.stderr.splitlines()
+    assert ours == "warning: look here"
+    assert "UserWarning: and there" in others[0]

@@ -7,15 +7,17 @@ the folder, and a command's own code is imported only when it runs, so `moslora 
 import ast
 import difflib
 import importlib
+import logging
 import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..errors import MoSLoRAError
+from ..errors import MoSLoRAError, MoSLoRAWarning
 
 FOLDER = Path(__file__).parent
+_python_format = warnings.formatwarning
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,8 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     words, rest = _split(arguments)
     if words is None:
         return _explain(arguments)
-    # PEFT still calls names that transformers has renamed: nothing that a user could act on.
+    # PEFT still calls names that transformers has renamed, and bitsandbytes tells of a faster kernel for 4-bit layers
+    # whenever it is imported: nothing that a user could act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.formatwarning = _format_warning
     module = importlib.import_module(f".{_module_name(words)}", __name__)
     try:
         _parse(module, words, rest).run()
@@ -36,6 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _format_warning(message: Warning | str, category: type[Warning], *place: Any) -> str:
+    """Our own warnings are for the person at the keyboard, who does not care which line they come from."""
+    if issubclass(category, MoSLoRAWarning):
+        return f"warning: {message}\n"
+    return _python_format(message, category, *place)
 
 
 def commands() -> dict[tuple[str, ...], str]:
