@@ -43,11 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _format_warning(message: Warning | str, category: type[Warning], *place: Any) -> str:
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """Our own warnings are for the person at the keyboard, who does not care which line they come from."""
     if issubclass(category, MoSLoRAWarning):
         return f"warning: {message}\n"
-    return _python_format(message, category, *place)
+    return _python_format(message, category, filename, lineno, line)
 
 
 def commands() -> dict[tuple[str, ...], str]:
