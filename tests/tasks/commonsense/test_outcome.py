@@ -63,7 +63,8 @@ def test_an_adapter_that_cannot_be_merged_stays_beside_the_base_unless_merging_w
         evaluate(dataclasses.replace(config, merge="yes", into="merged"))
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "full"])
+# Full fine-tuning has nothing to merge, and mixers that wait for the first gradients have no values yet.
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("full", "moslora-gradient")])
 def test_a_merged_model_computes_what_the_adapted_one_does(method):
     base = tiny_llama()
     ids = torch.randint(1, 60, (2, 9), generator=torch.Generator().manual_seed(0))
