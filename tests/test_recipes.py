@@ -36,6 +36,13 @@ def test_later_layers_win_and_types_are_kept():
     assert config.target_modules == ("q", "v")
 
 
+def test_one_value_is_a_list_of_one():
+    config = configure(CommonsenseTrainConfig, parse_assignments(["model=m", "target_modules=all-linear"]))
+    assert config.target_modules == ("all-linear",)
+    with pytest.raises(ConfigError, match="target_modules = 3 is a whole number, but a list of text is expected"):
+        configure(CommonsenseTrainConfig, parse_assignments(["model=m", "target_modules=3"]))
+
+
 def test_every_problem_is_named_at_once():
     with pytest.raises(ConfigError) as caught:
         configure(CommonsenseTrainConfig, {"rnak": 4, "rank": "four", "dtype": "int8", "batch_size": True})

