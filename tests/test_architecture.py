@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "equation": set(),
     "runs": set(),
     "embedded": set(),
+    "doctor": {"runs"},
     "recipes": set(),
     "ops": {"equation"},
     "adapter": {"ops", "equation"},
@@ -22,7 +23,7 @@ MAY_IMPORT = {
     "report": {"runs"},
     "tasks": {"adapter", "checkpoint", "methods", "runs", "embedded"},
     "compare": {"tasks", "methods", "runs", "report"},
-    "cli": {"compare", "tasks", "report", "checkpoint", "runs", "methods", "embedded", "recipes"},
+    "cli": {"doctor", "compare", "tasks", "report", "checkpoint", "runs", "methods", "embedded", "recipes"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -3,7 +3,7 @@
 from .allocation import AllocateRanks, allocates_ranks, share_penalty
 from .attach import attach, create_optimizer, trained_parameters
 from .match import matched_rank, parameters_at
-from .zoo import FILE, FULL, METHODS, peft_config
+from .zoo import FILE, FULL, METHODS, find_method, peft_config
 
 __all__ = [
     "FILE",
@@ -13,6 +13,7 @@ __all__ = [
     "allocates_ranks",
     "attach",
     "create_optimizer",
+    "find_method",
     "matched_rank",
     "parameters_at",
     "peft_config",

@@ -54,34 +54,51 @@ def estimate(config: CommonsenseTrainConfig) -> Estimate:
     Raises:
         ConfigError: a setting, model config or method that cannot be used.
     """
-    check(config)
-    base_config = model.load_config(config.model, config.trust_remote_code)
-    config = match_rank(config, base_config)
-    full = config.method == FULL
-    dtype = torch.float32 if full else model.resolve_dtype(config.dtype)
-    with torch.device("meta"):
-        base = _empty_model(base_config, dtype, config.trust_remote_code)
-        total = sum(parameter.numel() for parameter in base.parameters())
-        adapted = attach_adapter(base, config)
-        trainable = trained_parameters(adapted)
-    # Outside: LoHa and LoKr draw a number on the default device and look at it.
-    shape = (config.micro_batch_size, config.max_tokens)
-    layers = base_config.get_text_config().num_hidden_layers
-    if config.gradient_checkpointing:
-        kept = _kept_bytes_checkpointed(base, adapted.train(), shape, layers)
-    else:
-        kept = kept_bytes(adapted.train(), shape)
-    return Estimate(
-        total=total,
-        trainable=trainable,
-        dtype=str(dtype).removeprefix("torch."),
-        weight_bytes=total * dtype.itemsize,
-        adapter_bytes=0 if full else 4 * trainable,
-        gradient_bytes=4 * trainable,
-        optimizer_bytes=4 * ADAM_STATES * trainable,
-        activation_bytes=kept,
-        loss_bytes=4 * math.prod(shape) * base_config.get_text_config().vocab_size,
-    )
+    return EmptyRun(config).estimate(config.micro_batch_size, config.gradient_checkpointing)
+
+
+class EmptyRun:
+    """The model of a run on the meta device, to be estimated for several micro-batches.
+
+    Args:
+        config: as for `estimate`.
+
+    Raises:
+        ConfigError: a setting, model config or method that cannot be used.
+    """
+
+    def __init__(self, config: CommonsenseTrainConfig) -> None:
+        check(config)
+        base_config = model.load_config(config.model, config.trust_remote_code)
+        self.config = match_rank(config, base_config)
+        self.full = config.method == FULL
+        self.dtype = torch.float32 if self.full else model.resolve_dtype(config.dtype)
+        self.text_config = base_config.get_text_config()
+        with torch.device("meta"):
+            self.base = _empty_model(base_config, self.dtype, config.trust_remote_code)
+            self.total = sum(parameter.numel() for parameter in self.base.parameters())
+            self.adapted = attach_adapter(self.base, self.config)
+        self.trainable = trained_parameters(self.adapted)
+
+    def estimate(self, micro_batch_size: int, gradient_checkpointing: bool) -> Estimate:
+        """The numbers with this many samples per forward pass; the other settings are those of the run."""
+        # Not under the meta device: LoHa and LoKr draw a number on the default device and look at it.
+        shape = (micro_batch_size, self.config.max_tokens)
+        if gradient_checkpointing:
+            kept = _kept_bytes_checkpointed(self.base, self.adapted.train(), shape, self.text_config.num_hidden_layers)
+        else:
+            kept = kept_bytes(self.adapted.train(), shape)
+        return Estimate(
+            total=self.total,
+            trainable=self.trainable,
+            dtype=str(self.dtype).removeprefix("torch."),
+            weight_bytes=self.total * self.dtype.itemsize,
+            adapter_bytes=0 if self.full else 4 * self.trainable,
+            gradient_bytes=4 * self.trainable,
+            optimizer_bytes=4 * ADAM_STATES * self.trainable,
+            activation_bytes=kept,
+            loss_bytes=4 * math.prod(shape) * self.text_config.vocab_size,
+        )
 
 
 def kept_bytes(adapted: torch.nn.Module, shape: tuple[int, int]) -> int:
@@ -108,7 +125,11 @@ def _kept_bytes_checkpointed(
         one_layer = kept_bytes(adapted, shape) // layers
     base.enable_input_require_grads()
     base.gradient_checkpointing_enable({"use_reentrant": True})  # keeps what the other kind does, but in the open
-    return kept_bytes(adapted, shape) + one_layer
+    try:
+        return kept_bytes(adapted, shape) + one_layer
+    finally:
+        base.gradient_checkpointing_disable()
+        base.disable_input_require_grads()
 
 
 def _fused_attention(
