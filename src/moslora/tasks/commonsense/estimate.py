@@ -123,8 +123,9 @@ def _kept_bytes_checkpointed(
     # Checkpointing computes again under saved-tensor hooks, where no activation is rebuilt.
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
         one_layer = kept_bytes(adapted, shape) // layers
-    base.enable_input_require_grads()
     base.gradient_checkpointing_enable({"use_reentrant": True})  # keeps what the other kind does, but in the open
+    base.disable_input_require_grads()  # transformers may just have added this hook, and forgets a first one
+    base.enable_input_require_grads()
     try:
         return kept_bytes(adapted, shape) + one_layer
     finally:
