@@ -1,6 +1,6 @@
 """Versions, devices, what will be fast here, and what is known to be wrong on this machine.
 
-`examine` looks, `diagnose` compares what it saw with the table RULES. Each row of the table was met and measured.
+`examine` looks, `diagnose` compares what it saw with the table RULES. Each row of the table was met in practice.
 """
 
 import importlib
@@ -110,14 +110,6 @@ RULES: tuple[tuple[Callable[[Machine], bool], Finding], ...] = (
         ),
     ),
     (
-        lambda machine: (
-            _installed("deepspeed")(machine)
-            and not machine.gpus
-            and machine.environment.get("DS_ACCELERATOR", "") != "cpu"
-        ),
-        Finding("deepspeed without a GPU", "it may look for a GPU", "set DS_ACCELERATOR=cpu"),
-    ),
-    (
         lambda machine: machine.torch_cuda is not None and not machine.gpus,
         Finding("torch is built for CUDA, but sees no GPU", "all runs on the CPU", "look at the driver: nvidia-smi"),
     ),
@@ -168,7 +160,7 @@ def fast_here(machine: Machine) -> list[tuple[str, str, str]]:
         else ("dtype auto", "float32", "the GPU has no bfloat16" if machine.gpus else "no GPU"),
         ("bfloat16 on the CPU", "native", "AVX512-BF16 or AMX")
         if {"avx512_bf16", "amx_bf16"} & machine.cpu_flags
-        else ("bfloat16 on the CPU", "emulated", "no AVX512-BF16 or AMX was seen: float32 is faster"),
+        else ("bfloat16 on the CPU", "emulated", "no AVX512-BF16 or AMX was seen: float32 may be faster"),
     ]
 
 

@@ -42,8 +42,8 @@ def test_the_next_micro_batch_does_not_fit(config):
             run.estimate(arm.largest_micro_batch + more, arm.gradient_checkpointing).bytes for more in (0, 1)
         )
         assert here <= found.limit_bytes == int(0.05 * GIB) < next_
-    by_name = {(arm.kernel, arm.gradient_checkpointing): arm.largest_micro_batch for arm in found.arms}
-    assert by_name["reference", False] < by_name["fused", False] < by_name["remat", False] < by_name["remat", True]
+    kept = {arm.kernel: arm.largest_micro_batch for arm in found.arms if not arm.gradient_checkpointing}
+    assert kept["reference"] < kept["fused"] < kept["remat"]
 
 
 def test_a_limit_to_the_byte_is_met_to_the_byte(config):

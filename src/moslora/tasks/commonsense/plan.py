@@ -8,6 +8,7 @@ from typing import NamedTuple
 import peft
 from torch import nn
 
+from ...adapter import Kernel
 from ...errors import ConfigError
 from ...methods import FULL, find_method
 from ..progress import progress_bar
@@ -128,7 +129,7 @@ def saved_bytes(run: EmptyRun) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
-def _kernels(config: CommonsenseTrainConfig) -> list[str]:
+def _kernels(config: CommonsenseTrainConfig) -> list[Kernel]:
     has_kernel = config.method != FULL and find_method(config.method).has_kernel
     return ["reference", "fused", "remat"] if has_kernel and config.kernel == "auto" else [config.kernel]
 
