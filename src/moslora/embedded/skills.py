@@ -1,6 +1,6 @@
 """Texts that teach what to do with facts: choose among labelled options, compare, judge. Pure Python.
 
-They are about the rows for practice, in other words and with other labels than the questions of `questions.py`.
+They are about the rows for practice, in other words than the questions of `questions.py`.
 """
 
 from collections.abc import Callable, Sequence
