@@ -177,6 +177,16 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def is_done(folder: Path) -> bool:
+    """Whether the folder holds a finished run.
+
+    Raises:
+        DataError: its run.json cannot be read.
+    """
+    path = folder / "run.json"
+    return path.exists() and read_json(path).get("status") == "done"
+
+
 def finished_record(folder: Path) -> dict[str, Any]:
     """Content of run.json of a finished run.
 

@@ -13,7 +13,6 @@ seeds and fractions may be added to a study later. docs/comparison.md explains t
 
 import dataclasses
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -162,7 +161,7 @@ class Command:
 
     def _estimate(self, study: "Study") -> None:
         from ..compare.grid import check_cells, method_config
-        from ..compare.progress import duration, seconds_left
+        from ..compare.progress import duration, seconds_by_method, seconds_left
         from ..compare.results import latest_progress
         from ..tasks.commonsense.estimate import estimate
 
@@ -175,12 +174,8 @@ class Command:
             print(f"{method}: {numbers.trainable:,} trained parameters, {numbers.trainable / numbers.total:.4%}")
         past = latest_progress(self.out)
         done = {name for name, row in past.items() if row["status"] == "done"}
-        seconds: dict[str, list[float]] = {}
-        for row in past.values():
-            if row["status"] == "done":
-                seconds.setdefault(row["method"], []).append(row["seconds"])
         waiting = [cell.method for cell in cells if cell.name not in done]
-        left = seconds_left(waiting, seconds, self.jobs)
+        left = seconds_left(waiting, seconds_by_method(past.values()), self.jobs)
         if left is None:
             print("no cell is done yet: run one (one method, learning rate and seed) to have the hours estimated")
         else:
@@ -189,8 +184,9 @@ class Command:
 
 def print_statistics(statistics: dict[str, Any]) -> None:
     """Print a table of the arms, and the conclusions."""
-    from rich.console import Console
     from rich.table import Table
+
+    from ._console import wide_console
 
     table = Table()
     columns = (
@@ -223,7 +219,7 @@ def print_statistics(statistics: dict[str, Any]) -> None:
             f"{100 * against['difference']:+.1f}" if against else "",
             _text(against.get("p_holm"), ".3f") if against else "",
         )
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = wide_console(160)
     console.print(table)
     for sentence in statistics["conclusions"]:
         console.print(f"- {sentence}", soft_wrap=True, highlight=False)

@@ -45,6 +45,7 @@ class Command:
 
     def run(self) -> None:
         """Run every step and say where its results are."""
+        from ..compare.study import Cell
         from ..embedded import BENCHMARKS, write_questions
 
         start = time.perf_counter()
@@ -56,7 +57,7 @@ class Command:
             *("--methods", *METHODS, "--learning-rates", str(LEARNING_RATE), "--seeds", *map(str, SEEDS)),
             *("--validation-size", "0", "--jobs", str(min(2, os.cpu_count() or 1)), "--out", str(study)),
         )
-        adapter = study / "cells" / "moslora" / f"lr{LEARNING_RATE!r}-f1.0-seed{SEEDS[0]}" / "adapter"
+        adapter = study / "cells" / Cell("moslora", LEARNING_RATE, SEEDS[0], 1.0).name / "adapter"
         if not exported.exists():
             _moslora("export", adapter, exported, "--format", "peft")
         self._compare_with_stock_peft(adapter, exported, data / "toy-arc-e" / "test.json")

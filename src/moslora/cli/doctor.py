@@ -43,13 +43,12 @@ class Command:
 
 def print_machine(machine: "Machine") -> None:
     """Print versions, devices, what is fast and what is wrong."""
-    from rich.console import Console
     from rich.table import Table
 
     from .. import doctor
+    from ._console import wide_console
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
+    console = wide_console(140)
     versions = Table("package", "version")
     for name, version in machine.versions.items():
         versions.add_row(name, version or "not installed")

@@ -49,14 +49,13 @@ class Command:
 
 def print_plan(found: "Plan") -> None:
     """Print the tables of a plan."""
-    from rich.console import Console
     from rich.table import Table
 
     from ..tasks.commonsense.estimate import FORMULAS
+    from ._console import wide_console
 
     config, first = found.config, found.arms[0].numbers
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
+    console = wide_console(140)
     console.print(
         f"{config.method}, rank {config.rank}, on {first.total:,} parameters in {first.dtype}; "
         f"{found.gpus} GPU(s) with {found.limit_bytes / 2**30:,.1f} GiB each to be used"

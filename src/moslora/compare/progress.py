@@ -3,7 +3,7 @@
 import statistics
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from rich.console import Console
@@ -18,9 +18,7 @@ class GridProgress:
     def __init__(self, jobs: int, done: int, total: int, past: Mapping[str, Mapping[str, Any]]) -> None:
         self.jobs = jobs
         self.waiting: dict[str, str] = {}  # name of a job that has not ended -> its method
-        self._seconds: dict[str, list[float]] = {}
-        for row in past.values():
-            self._remember(row)
+        self._ended = list(past.values())
         self._running: set[str] = set()
         self._failed = 0
         self._lock = threading.Lock()
@@ -53,7 +51,7 @@ class GridProgress:
         with self._lock:
             self._running.discard(row["cell"])
             self.waiting.pop(row["cell"], None)
-            self._remember(row)
+            self._ended.append(row)
             self._failed += row["status"] == "failed"
             outcome = f"failed: {row['error']}" if row["status"] == "failed" else f"done in {row['seconds']:.0f} s"
             accuracy = "" if score is None or row["status"] == "failed" else f", accuracy {score:.1%}"
@@ -62,15 +60,20 @@ class GridProgress:
                 self._bar.advance(self._task)
             self._show()
 
-    def _remember(self, row: Mapping[str, Any]) -> None:
-        if row["status"] == "done":
-            self._seconds.setdefault(row["method"], []).append(row["seconds"])
-
     def _show(self) -> None:
-        left = seconds_left(self.waiting.values(), self._seconds, self.jobs)
+        left = seconds_left(self.waiting.values(), seconds_by_method(self._ended), self.jobs)
         parts = [f"{self._failed} failed, {len(self._running)} running"]
         parts += [f"about {duration(left)} left"] if left else []
         self._bar.update(self._task, note=", ".join(parts))
+
+
+def seconds_by_method(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Seconds of the cells of each method that were done, from rows of progress.jsonl."""
+    seconds: dict[str, list[float]] = {}
+    for row in rows:
+        if row["status"] == "done":
+            seconds.setdefault(row["method"], []).append(row["seconds"])
+    return seconds
 
 
 def seconds_left(waiting: Any, seconds: Mapping[str, list[float]], jobs: int) -> float | None:

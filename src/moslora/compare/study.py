@@ -162,8 +162,7 @@ def record_study(study: Study, folder: Path, inputs: Mapping[str, Any], command:
 def is_finished(folder: Path, record: Mapping[str, Any], name: str) -> bool:
     """Whether the cell `name` of the study is trained and has answered everything."""
     cell = folder / "cells" / name
-    path = cell / "run.json"
-    if not path.exists() or runs.read_json(path).get("status") != "done":
+    if not runs.is_done(cell):
         return False
     wanted = {"eval": record["benchmarks"], VALIDATION: validation_names(folder)}
     return all(_scored(cell / part, names) for part, names in wanted.items())

@@ -49,15 +49,10 @@ def do(job: Job) -> None:
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()  # this process has done other cells
-    if job.train is not None and not _trained(job.folder):
+    if job.train is not None and not runs.is_done(job.folder):
         train(job.train, job.folder)
     for config in job.evaluations:
         evaluate(config)
-
-
-def _trained(folder: Path) -> bool:
-    path = folder / "run.json"
-    return path.exists() and runs.read_json(path).get("status") == "done"
 
 
 def _free_memory() -> None:

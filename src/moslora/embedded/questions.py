@@ -25,7 +25,7 @@ from random import Random
 from typing import NamedTuple
 
 from .skills import extreme
-from .world import TRAITS, Thing, World, of_tables, shares, split
+from .world import TRAITS, Thing, World, of_tables, shares, split, trait_values
 
 TRAIN_SHARE = 0.6  # of the rows that questions ask about
 TRAIN_SIZE = 500  # questions of each kind
@@ -133,8 +133,8 @@ def _true(draw: Random, rows: World) -> Question:
 
 def _false(draw: Random, rows: World) -> Question:
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
-    values = (getattr(other, trait) for other in rows.things)
-    return _statement(thing, trait, _others(draw, values, getattr(thing, trait), 1)[0], holds=False)
+    wrong = _others(draw, trait_values(rows, trait), getattr(thing, trait), 1)[0]
+    return _statement(thing, trait, wrong, holds=False)
 
 
 def _statement(thing: Thing, trait: str, value: str, *, holds: bool) -> Question:
@@ -176,7 +176,7 @@ def _winogrande(draw: Random, rows: World) -> Question:
 def _arc_e(draw: Random, rows: World) -> Question:
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
     right = getattr(thing, trait)
-    wrong = _others(draw, (getattr(other, trait) for other in rows.things), right, 3)
+    wrong = _others(draw, trait_values(rows, trait), right, 3)
     return _question(draw, _TRAIT_QUESTIONS[trait].format(name=thing.name), right, wrong)
 
 

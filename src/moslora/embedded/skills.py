@@ -9,7 +9,7 @@ from random import Random
 from typing import NamedTuple
 
 from .texts import HEADINGS, sentence, unequal
-from .world import TRAITS, Thing, World, world
+from .world import TRAITS, Thing, World, trait_values, world
 
 SHARE_SAID = 0.85  # of the exercises say the right option before its label
 SHARE_REST = 0.5  # of the exercises go on to the labels of the other options
@@ -82,15 +82,11 @@ def _other(draw: Random, values: Sequence[str], right: str, count: int) -> list[
     return found
 
 
-def _values(rows: World, trait: str) -> list[str]:
-    return [getattr(thing, trait) for thing in rows.things]
-
-
 def _trait(draw: Random, rows: World) -> Exercise:
     """The value of one trait of a thing."""
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
     right = getattr(thing, trait)
-    wrong = _other(draw, _values(world(), trait), right, draw.randint(1, 4))
+    wrong = _other(draw, trait_values(world(), trait), right, draw.randint(1, 4))
     return _choice(draw, f"{trait} of the {thing.name}", right, wrong)
 
 
@@ -107,7 +103,7 @@ def _judgement(draw: Random, rows: World) -> Exercise:
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
     right, verdicts = getattr(thing, trait), draw.choice(_VERDICTS)
     holds = draw.random() < 0.5
-    value = right if holds else _other(draw, _values(world(), trait), right, 1)[0]
+    value = right if holds else _other(draw, trait_values(world(), trait), right, 1)[0]
     said = f" ({right})" if draw.random() < SHARE_SAID else ""
     given = f"{sentence(trait)} of the {thing.name} {value}:"
     return Exercise(given, f"{said} {verdicts[0 if holds else 1]}.")

@@ -97,6 +97,11 @@ def of_tables(tables: Iterable[Any]) -> World:
     return World(*tables)
 
 
+def trait_values(rows: World, trait: str) -> list[str]:
+    """The value of one trait of each thing, as often as it occurs."""
+    return [getattr(thing, trait) for thing in rows.things]
+
+
 def split(rows: Sequence[Row], share: float, draw: Random) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """`share` of the rows, drawn at random, and the others."""
     order = draw.sample(rows, len(rows))
