@@ -8,7 +8,8 @@ import pytest
 
 from moslora import runs
 from moslora.errors import DataError, RunError
-from moslora.report.figures import draw_accuracies, draw_losses, smooth
+from moslora.report.canvas import save
+from moslora.report.figures import accuracies_figure, losses_figure, read_curve, smooth
 from moslora.report.summary import markdown, summarize, summarize_base, table
 
 
@@ -49,17 +50,17 @@ def test_an_unfinished_run_has_no_summary(run):
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_figures_show_every_run(run, tmp_path, suffix):
     losses, accuracies = tmp_path / f"losses{suffix}", tmp_path / f"accuracies{suffix}"
-    draw_losses({"one": run, "two": run}, losses)
-    draw_accuracies([summarize_base(run), summarize(run)], accuracies)
+    save(losses_figure({"one": [read_curve(run)], "two": [read_curve(run)]}), losses)
+    save(accuracies_figure([summarize_base(run), summarize(run)]), accuracies)
     assert min(losses.stat().st_size, accuracies.stat().st_size) > 5000
     if suffix == ".svg":
         assert all(f">{word}<" in accuracies.read_text() for word in ("base model", "moslora", "boolq", "piqa"))
 
 
-def test_a_run_without_losses_cannot_be_drawn(run, tmp_path):
+def test_a_run_without_losses_cannot_be_drawn(run):
     (run / "metrics.jsonl").unlink()
     with pytest.raises(DataError, match="holds no losses"):
-        draw_losses({"one": run}, tmp_path / "losses.png")
+        read_curve(run)
 
 
 def test_the_smoothed_line_is_unbiased_from_the_start():

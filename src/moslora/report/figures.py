@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import runs
 from ..errors import DataError
-from .canvas import WIDTH, canvas, drawing, panels, save, shortened
+from .canvas import WIDTH, canvas, drawing, panels, shortened
 from .colours import look
 from .summary import Summary
 
@@ -47,19 +47,6 @@ def curve_rows(curves: Mapping[str, Sequence[Curve]]) -> list[dict[str, Any]]:
     return rows
 
 
-def draw_losses(folders: Mapping[str, Path], out: Path) -> None:
-    """`losses_figure` of one run a label, as a file.
-
-    Args:
-        folders: label -> run folder.
-        out: the picture; its suffix says the format, for example .png or .svg.
-
-    Raises:
-        DataError: a run has logged nothing.
-    """
-    save(losses_figure({label: [read_curve(folder)] for label, folder in folders.items()}), out)
-
-
 def losses_figure(curves: Mapping[str, Sequence[Curve]], reference: str | None = None) -> "Figure":
     """Training loss over optimizer steps, a panel a label: every run faint and smoothed, their mean strong.
 
@@ -89,11 +76,6 @@ def losses_figure(curves: Mapping[str, Sequence[Curve]], reference: str | None =
         figure.supxlabel("optimizer step", fontsize=9)
         figure.supylabel("training loss (nats per token)", fontsize=9)
     return figure
-
-
-def draw_accuracies(summaries: Sequence[Summary], out: Path) -> None:
-    """`accuracies_figure` as a file; the suffix of `out` says the format."""
-    save(accuracies_figure(summaries), out)
 
 
 def accuracies_figure(summaries: Sequence[Summary]) -> "Figure":

@@ -69,10 +69,5 @@ def count(number: float | None) -> str:
     return MISSING if number is None else f"{round(number):,}"
 
 
-def plain(value: float | None, form: str) -> str:
-    """Any other number in the given format."""
-    return MISSING if value is None else format(value, form)
-
-
 def _minus(text: str) -> str:
     return text.replace("-", "−")  # noqa: RUF001
