@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from .adapter import MosLoraConfig, MosLoraModel, create_lorafa_optimizer, initialize_mixer, to_lora
-    from .checkpoint import export_adapter, import_adapter, load_adapter
+    from .adapter import (
+        MosLoraConfig,
+        MosLoraModel,
+        create_lorafa_optimizer,
+        initialize_mixer,
+        to_lora,
+        train_off_diagonal,
+    )
+    from .checkpoint import export_adapter, import_adapter, load_adapter, mix_adapters
     from .equation import Factors, adapter_output, delta_weight, fold
     from .errors import MoSLoRAError, UnsupportedError
 
@@ -32,7 +39,9 @@ __all__ = [
     "import_adapter",
     "initialize_mixer",
     "load_adapter",
+    "mix_adapters",
     "to_lora",
+    "train_off_diagonal",
 ]
 
 _HOME = {
@@ -49,7 +58,9 @@ _HOME = {
     "import_adapter": "checkpoint",
     "initialize_mixer": "adapter",
     "load_adapter": "checkpoint",
+    "mix_adapters": "checkpoint",
     "to_lora": "adapter",
+    "train_off_diagonal": "adapter",
 }
 
 

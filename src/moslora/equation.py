@@ -11,7 +11,7 @@ Source: arXiv:2406.11909.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -257,6 +257,52 @@ def unfold(A: Tensor, M: Tensor) -> Tensor:
     """
     inverse = torch.linalg.inv(M.detach().double())
     return fold(A.double(), inverse).to(A.dtype)
+
+
+def stacked_rows(ranks: Sequence[int], groups: int = 1) -> Tensor:
+    """The order in which the rows of several A stand when they become one A.
+
+    Group by group of a convolution, and adapter by adapter within a group, as B of a grouped convolution needs it.
+
+    Args:
+        ranks: of the adapters, each divisible by `groups`.
+        groups: of the convolution; 1 for every other layer, where the order is that of the adapters.
+
+    Returns:
+        (sum of ranks,), row numbers of the A that lie below one another.
+    """
+    group = torch.cat([torch.arange(r) * groups // r for r in ranks])
+    return torch.argsort(group, stable=True)
+
+
+def owners(ranks: Sequence[int], groups: int = 1) -> Tensor:
+    """Which adapter each row of a mixed A, and each row and column of its M, belongs to.
+
+    Args:
+        ranks: as for `stacked_rows`.
+        groups: likewise.
+
+    Returns:
+        (sum of ranks,), numbers of the adapters. `M[i, j]` is in a diagonal block if `owners[i] == owners[j]`.
+    """
+    numbers = torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks))
+    return numbers[stacked_rows(ranks, groups)]
+
+
+def block_diagonal_mixer(mixers: Sequence[Tensor], groups: int = 1) -> Tensor:
+    """The mixer of several adapters at once: theirs on the diagonal, zero elsewhere.
+
+    `[B1 B2] @ diag(M1, M2) @ [A1; A2] = B1 M1 A1 + B2 M2 A2`, with scales and weights inside the blocks.
+
+    Args:
+        mixers: (r, r) each, with ranks of their own.
+        groups: as for `stacked_rows`.
+
+    Returns:
+        (sum of ranks, sum of ranks).
+    """
+    order = stacked_rows([len(M) for M in mixers], groups)
+    return torch.block_diag(*mixers)[order][:, order]
 
 
 def subspace_count(mixer: Mixer, r: int) -> int:

@@ -1,6 +1,7 @@
 """MoSLoRA as a method of an unmodified PEFT."""
 
 from ..ops import Kernel
+from .blocks import OffDiagonal, train_off_diagonal
 from .config import MosLoraConfig, MosPeftType
 from .fold import to_lora
 from .forward import kernels_used
@@ -15,6 +16,7 @@ __all__ = [
     "MosLoraConfig",
     "MosLoraModel",
     "MosPeftType",
+    "OffDiagonal",
     "awaits_gradient",
     "create_lorafa_optimizer",
     "initialize_mixer",
@@ -22,6 +24,7 @@ __all__ = [
     "register",
     "saved_bytes",
     "to_lora",
+    "train_off_diagonal",
 ]
 
 register()

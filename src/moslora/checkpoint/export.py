@@ -13,7 +13,7 @@ from .formats.diffusers import DiffusersFormat
 from .formats.gguf import GgufFormat
 from .formats.kohya import KohyaFormat
 from .formats.peft import PeftFormat
-from .layers import Adapter, Layer, Products, difference, norm
+from .layers import Adapter, Products, Update, difference, norm
 from .load import load_adapter
 from .progress import track
 
@@ -116,7 +116,7 @@ def export_adapter(
     return report
 
 
-def compare(found: Mapping[str, Products], layers: Mapping[str, Layer]) -> dict[str, float]:
+def compare(found: Mapping[str, Products], layers: Mapping[str, Update]) -> dict[str, float]:
     """Relative difference of delta W of each layer.
 
     Raises:

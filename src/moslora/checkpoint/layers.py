@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from peft import LoraConfig
@@ -19,6 +19,13 @@ Value = TypeVar("Value")
 # delta W as products B @ A, one for each expert (or group of a convolution) of its own: float64 pairs (d_out, r),
 # (r, d_in) with the scale inside B.
 Products = list[tuple[Tensor, Tensor]]
+
+
+class Update(Protocol):
+    """Whatever has a delta W: a layer, or a sum of layers."""
+
+    def products(self) -> Products:
+        """delta W, without forming it."""
 
 
 @dataclass(frozen=True, kw_only=True)
