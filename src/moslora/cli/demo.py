@@ -73,8 +73,9 @@ class Command:
 
         from ..embedded import model_folder
         from ..tasks.commonsense.data import read_items
-        from ..tasks.commonsense.model import EMBEDDED, load_base, load_tokenizer
+        from ..tasks.commonsense.model import load_base, load_tokenizer
         from ..tasks.commonsense.prompt import evaluation_ids
+        from ..tasks.models import EMBEDDED
 
         print("\nstock PEFT, in another process, loads the export")
         tokenizer = load_tokenizer(EMBEDDED)

@@ -66,7 +66,11 @@ def print_layers(adapter: "Adapter") -> None:
     for column in ("rank", "mixer", "max σ", "min σ", "cond", "|ΔW|"):  # noqa: RUF001
         table.add_column(column, justify="right", no_wrap=True)
     for name, layer in adapter.layers.items():
-        sigma = torch.linalg.svdvals(layer.full_mixer())
+        M = layer.full_mixer()
+        sigma = torch.linalg.svdvals(M)
+        # What is below the rounding of the decomposition is zero: some processors leave 1e-17 in its place.
+        rounding = torch.finfo(M.dtype).eps * layer.r * sigma.amax(-1, keepdim=True)
+        sigma = torch.where(sigma > rounding, sigma, 0)
         high, low = sigma.max().item(), sigma.min().item()
         condition = (sigma.max(-1).values / sigma.min(-1).values).max().item()
         numbers = (f"{value:.3g}" for value in (high, low, condition, norm(layer.products())))

@@ -9,7 +9,6 @@ resumes an unfinished run exactly; a finished one is never overwritten. Later wi
 See also `moslora data commonsense` and `moslora eval commonsense`.
 """
 
-import argparse
 import dataclasses
 import math
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from ..errors import ConfigError
-from ..recipes import configure, load_recipe, parse_assignments
 from ..tasks.commonsense.config import CommonsenseTrainConfig
+from ._recipe import parse_with_recipe
 
 if TYPE_CHECKING:
     from ..tasks.commonsense.estimate import Estimate
@@ -47,15 +46,8 @@ class Command:
         Raises:
             ConfigError: a recipe or assignment that cannot be used.
         """
-        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        first.add_argument("--recipe")
-        first.add_argument("--set", nargs="+", action="extend", default=[])
-        known, rest = first.parse_known_args(arguments)
-        layers = (load_recipe(known.recipe) if known.recipe else {}, parse_assignments(known.set))
-        named = any("model" in layer for layer in layers)  # if not, tyro asks for one
-        defaults = configure(CommonsenseTrainConfig, *layers, **({} if named else {"model": tyro.MISSING}))
-        start = cls(config=defaults, recipe=known.recipe, set=tuple(known.set))
-        return tyro.cli(cls, args=rest, default=start, prog="moslora train commonsense", description=__doc__)
+        words = "moslora train commonsense"
+        return parse_with_recipe(cls, CommonsenseTrainConfig, arguments, words=words, doc=__doc__)
 
     def run(self) -> None:
         """Train, or estimate."""

@@ -121,10 +121,10 @@ def fit(trainer: transformers.Trainer, run: runs.Run, checkpoint_limit: int) -> 
         progress.bar.stop()
 
 
-def save_trained(trainer: transformers.Trainer, folder: Path, tokenizer: transformers.PreTrainedTokenizerBase) -> None:
+def save_trained(trainer: transformers.Trainer, folder: Path, processing: Any) -> None:
     """Write FOLDER/adapter as PEFT saves it and, if there is one, FOLDER/lora, the equal plain LoRA.
 
-    Without an adapter, FOLDER/model is written instead, with the tokenizer: a model folder of transformers.
+    Without an adapter, FOLDER/model is written instead, a model folder of transformers with its tokenizer or processor.
 
     Raises:
         CheckpointError: the plain LoRA, read back, is not equal.
@@ -137,7 +137,7 @@ def save_trained(trainer: transformers.Trainer, folder: Path, tokenizer: transfo
         return
     (unfinished / "training_args.bin").unlink(missing_ok=True)  # a pickle; run.json says it all
     if not adapted:
-        tokenizer.save_pretrained(unfinished)
+        processing.save_pretrained(unfinished)
     for old in (name, "lora"):
         shutil.rmtree(folder / old, ignore_errors=True)
     unfinished.rename(folder / name)

@@ -15,8 +15,9 @@ from moslora.errors import ConfigError
 from moslora.tasks import trainer as training
 from moslora.tasks.commonsense.config import CommonsenseEvalConfig, CommonsenseTrainConfig
 from moslora.tasks.commonsense.evaluate import evaluate
-from moslora.tasks.commonsense.model import load_finished, trained_folder
+from moslora.tasks.commonsense.model import load_finished
 from moslora.tasks.commonsense.train import train
+from moslora.tasks.models import trained_folder
 from tests.helpers import relative_difference
 from tests.tasks.commonsense.test_train import SMALL
 

@@ -12,6 +12,7 @@ import transformers
 
 from ...adapter import saved_bytes
 from ...methods import FULL, trained_parameters
+from ..models import resolve_dtype
 from . import model
 from .attach import attach_adapter, match_rank
 from .config import CommonsenseTrainConfig, check
@@ -72,7 +73,7 @@ class EmptyRun:
         base_config = model.load_config(config.model, config.trust_remote_code)
         self.config = match_rank(config, base_config)
         self.full = config.method == FULL
-        self.dtype = torch.float32 if self.full else model.resolve_dtype(config.dtype)
+        self.dtype = torch.float32 if self.full else resolve_dtype(config.dtype)
         self.text_config = base_config.get_text_config()
         with torch.device("meta"):
             self.base = _empty_model(base_config, self.dtype, config.trust_remote_code)

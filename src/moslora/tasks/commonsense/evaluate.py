@@ -15,6 +15,7 @@ import torch
 
 from ... import runs
 from ...errors import DataError, UnsupportedError
+from ..models import resolve_dtype, trained_folder
 from ..progress import progress_bar
 from . import model
 from .answering import Answerer
@@ -84,7 +85,7 @@ def _record_settings(
     items: dict[str, list[Item]],
 ) -> None:
     """Write eval.json, or make sure that what is there agrees with it. More benchmarks may join later."""
-    trained = model.trained_folder(config.run, record)
+    trained = trained_folder(config.run, record)
     settings = {
         "decoding": config.decoding,
         "max_new_tokens": None if config.decoding == "ranking" else config.max_new_tokens,
@@ -153,15 +154,15 @@ def _answer(
 
 def _merges(config: CommonsenseEvalConfig, record: dict[str, Any]) -> bool:
     """Whether there is an adapter that is to be folded into the base."""
-    if config.base_only or model.trained_folder(config.run, record).name != "adapter":
+    if config.base_only or trained_folder(config.run, record).name != "adapter":
         return False
-    exact = model.resolve_dtype(record["config"]["dtype"]) == torch.float32
+    exact = resolve_dtype(record["config"]["dtype"]) == torch.float32
     return config.merge == "yes" or (config.merge == "auto" and exact)
 
 
 def _load(config: CommonsenseEvalConfig, record: dict[str, Any]) -> "PreTrainedModel":
     trained = record["config"]
-    dtype = model.resolve_dtype(trained["dtype"])
+    dtype = resolve_dtype(trained["dtype"])
     if config.base_only:
         loaded = model.load_base(trained["model"], dtype, trained["trust_remote_code"])
     else:
