@@ -1,0 +1,142 @@
+"""MathVista: an answer is extracted from a text, brought to the form of the question's answers, and compared.
+
+Extraction is a judge's work (`judging`); what needs none is done here. Pure Python.
+
+Source: Lu et al., MathVista, arXiv:2310.02255: the most similar option by edit distance, whole numbers cut, decimal
+numbers rounded to the question's precision.
+"""
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .intervals import share
+from .matching import match_option
+
+_NUMBER = r"[-+]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+
+
+def choices_of(row: Mapping[str, Any]) -> list[str]:
+    """Texts of the options, of a list or of a list's text; empty for a free question."""
+    found = row.get("choices") or []
+    if isinstance(found, str):
+        try:
+            found = ast.literal_eval(found)
+        except (ValueError, SyntaxError):
+            found = []
+    return [str(choice) for choice in found] if isinstance(found, (list, tuple)) else []
+
+
+def precision_of(row: Mapping[str, Any]) -> int:
+    """Decimal places of a decimal answer: as the row says, else those that its answer has."""
+    text = str(row.get("precision") or "").strip()
+    try:
+        return int(float(text))
+    except ValueError:
+        return len(str(row.get("answer", "")).partition(".")[2])
+
+
+def normalize(extraction: str | None, row: Mapping[str, Any]) -> str | None:
+    """An extraction in the form of the row's answers, or None if it is no such answer.
+
+    Args:
+        extraction: as a judge, or a rule, took it from the model's text. None and an empty text are no answer: the
+            published rule would take the shortest option for it.
+        row: with `question_type`, `answer_type` and, if they apply, `choices` and `precision`.
+    """
+    text = "" if extraction is None else str(extraction).strip()
+    if not text:
+        return None
+    if row["question_type"] == "multi_choice":
+        return _choice(text, choices_of(row))
+    try:
+        match row["answer_type"]:
+            case "integer":
+                return str(int(float(text)))
+            case "float":
+                return str(round(float(text), precision_of(row)))
+    except (ValueError, OverflowError):
+        return None
+    return text
+
+
+def is_right(prediction: str | None, row: Mapping[str, Any]) -> bool:
+    """Whether a normalised answer is the row's."""
+    return prediction is not None and prediction == correct_answer(row)
+
+
+def correct_answer(row: Mapping[str, Any]) -> str:
+    """The answer in the form of `normalize`: VLMEvalKit's file may write 1.50 or a letter where an answer is 1.5."""
+    answer = str(row["answer"])
+    choices = choices_of(row)
+    if row["question_type"] == "multi_choice":
+        return answer if answer in choices else _choice(answer, choices) or answer
+    return answer if row["answer_type"] not in ("integer", "float") else normalize(answer, row) or answer
+
+
+def extract_plainly(output: str, row: Mapping[str, Any]) -> str | None:
+    """The answer of a text that states it without ambiguity, else None: then a judge is asked, if there is one."""
+    text = output.strip()
+    choices = choices_of(row)
+    if row["question_type"] == "multi_choice":
+        letters = {chr(ord("A") + place): choice for place, choice in enumerate(choices)}
+        return match_option(text, letters)
+    if row["answer_type"] == "list":
+        lists = re.findall(r"\[[^\[\]]*\]", text)
+        return lists[0] if len(lists) == 1 else None
+    if row["answer_type"] not in ("integer", "float"):
+        return None
+    # A number alone, or one after "answer is"; a number somewhere in an argument may be any.
+    for pattern in (rf"\W*?({_NUMBER})\W*", rf".*\banswer(?:\s+is)?\s*:?\W*?({_NUMBER})\D*"):
+        if found := re.fullmatch(pattern, text, re.DOTALL | re.IGNORECASE):
+            return found[1].replace(",", "")
+    return None
+
+
+def score_mathvista(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracy, and by task, skill and type, of rows with `extraction` (or None) and the columns of the benchmark."""
+    hits = [is_right(normalize(row["extraction"], row), row) for row in rows]
+    parts: dict[str, dict[str, list[bool]]] = {}
+    for row, hit in zip(rows, hits, strict=True):
+        for title in ("task", "skills", "question_type", "answer_type"):
+            for name in _names(row.get(title)):
+                parts.setdefault(title, {}).setdefault(name, []).append(hit)
+    return {
+        **share(sum(hits), len(hits)),
+        "parts": {
+            title: {name: share(sum(each), len(each)) for name, each in sorted(found.items())}
+            for title, found in parts.items()
+        },
+    }
+
+
+def _choice(text: str, choices: Sequence[str]) -> str | None:
+    letter = re.search(r"\(([a-zA-Z])\)", text)
+    place = ord(letter[1].upper()) - ord("A") if letter else ord(text) - ord("A") if len(text) == 1 else -1
+    if 0 <= place < len(choices):
+        return choices[place]
+    return min(choices, key=lambda choice: edit_distance(letter[1].upper() if letter else text, choice), default=None)
+
+
+def edit_distance(one: str, other: str) -> int:
+    """Fewest insertions, deletions and replacements of a character that make one text the other."""
+    before = list(range(len(other) + 1))
+    for row, character in enumerate(one, 1):
+        after = [row]
+        for column, wanted in enumerate(other, 1):
+            after.append(min(before[column] + 1, after[-1] + 1, before[column - 1] + (character != wanted)))
+        before = after
+    return before[-1]
+
+
+def _names(value: Any) -> list[str]:
+    """A text, or the texts of a list or of a list's text."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            value = [value]
+    if isinstance(value, (list, tuple)):
+        return [str(each) for each in value]
+    return [value] if value else []
