@@ -76,7 +76,7 @@ def test_a_run_that_was_interrupted_after_its_last_step_is_finished_as_it_was(co
     config = dataclasses.replace(config, method="full")
     train(config, tmp_path / "straight")
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_trained", lambda *_: 1 / 0)
+        patch.setattr("moslora.tasks.training.save_trained", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(config, tmp_path / "resumed")
     train(config, tmp_path / "resumed")
