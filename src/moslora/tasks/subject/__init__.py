@@ -1,0 +1,1 @@
+"""Subject-driven generation: pictures of one subject in new settings."""

@@ -1,0 +1,82 @@
+"""Pictures that say nothing about where they come from: new names, new encoding, no metadata, one size a pair."""
+
+import random
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ....errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LONGEST_REFERENCE = 768  # pixels; photographs are shown small, and larger on demand
+NOISE_GRAIN = 16  # pixels of the shown picture to one of the noise
+
+
+class Stored(NamedTuple):
+    """A picture of a study."""
+
+    id: str  # random; name of the file without its ending
+    width: int  # pixels
+    height: int
+
+
+def open_picture(path: Path, longest: int) -> "Image":
+    """The pixels of a picture as RGB, turned upright, its longer side at most `longest` pixels.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"Cannot read the picture {path}: {error}. Expected a PNG, JPEG, WebP or BMP.") from None
+    picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return picture
+
+
+def alike(a: "Image", b: "Image") -> tuple["Image", "Image"]:
+    """Both in one size, the smaller width and height of the two: scaled to cover it, and cut evenly at the edges."""
+    from PIL import Image, ImageOps
+
+    size = (min(a.width, b.width), min(a.height, b.height))
+    fitted = [
+        each if each.size == size else ImageOps.fit(each, size, method=Image.Resampling.LANCZOS) for each in (a, b)
+    ]
+    return fitted[0], fitted[1]
+
+
+def noise(size: tuple[int, int], seed: int) -> "Image":
+    """A picture of coloured noise, which nobody can take for a subject.
+
+    Args:
+        size: width and height, pixels.
+        seed: of the noise.
+    """
+    from PIL import Image
+
+    small = (max(1, size[0] // NOISE_GRAIN), max(1, size[1] // NOISE_GRAIN))
+    pixels = random.Random(seed).randbytes(3 * small[0] * small[1])
+    return Image.frombytes("RGB", small, pixels).resize(size, Image.Resampling.NEAREST)
+
+
+def store(picture: "Image", folder: Path, quality: int | None) -> Stored:
+    """Write the pixels, and nothing else, under a random name.
+
+    Args:
+        picture: RGB.
+        folder: of the study's pictures.
+        quality: of lossy WebP, 1 to 100; None keeps every pixel as it is.
+    """
+    from PIL import Image
+
+    bare = Image.new("RGB", picture.size)
+    bare.paste(picture)  # a new picture has no metadata to hand on
+    name = secrets.token_hex(12)
+    options = {"lossless": True, "method": 2} if quality is None else {"quality": quality, "method": 4}
+    bare.save(folder / f"{name}.webp", format="WEBP", **options)
+    return Stored(name, *picture.size)
