@@ -11,6 +11,7 @@ import json
 import os
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +56,10 @@ class Judge:
         """
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"--judge-url is {url!r}: expected an address such as https://api.openai.com/v1.")
+        if "@" in urllib.parse.urlsplit(url).netloc:
+            raise ConfigError(
+                "--judge-url holds a name or a password, and is written down: put the key in --judge-key-env."
+            )
         if not model:
             raise ConfigError("--judge-url needs the name of a model there: add --judge-model.")
         base = url.rstrip("/").removesuffix("/chat/completions")
@@ -62,7 +67,6 @@ class Judge:
         self._key = os.environ.get(key_env, "").strip()
         self._workers, self._timeout, self._sleep = workers, timeout_seconds, sleep
         self._lock = threading.Lock()
-        self.requests_sent = 0
 
     def ask(
         self,
@@ -77,7 +81,7 @@ class Judge:
             prompts: whole questions.
             parse: the meaning of a reply, or None if it has none.
             cache: .jsonl of earlier replies, which grows.
-            done: called after each prompt.
+            done: called after each of the prompts that differ.
 
         Raises:
             RunError: the endpoint does not answer, or refuses. What it did answer is kept.
@@ -95,12 +99,13 @@ class Judge:
             return found
 
         with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
-            waiting = [pool.submit(one, prompt) for prompt in prompts]
+            waiting = {prompt: pool.submit(one, prompt) for prompt in dict.fromkeys(prompts)}
             try:
-                return [each.result() for each in waiting]
+                found = {prompt: each.result() for prompt, each in waiting.items()}
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        return [found[prompt] for prompt in prompts]
 
     def describe(self) -> dict[str, Any]:
         """What is recorded of the judge: never the key."""
@@ -131,8 +136,6 @@ class Judge:
         for number in range(TRIES):
             wait = float(2**number)
             try:
-                with self._lock:
-                    self.requests_sent += 1
                 response = requests.post(
                     self.url, json=body, headers=headers, timeout=self._timeout, allow_redirects=False
                 )

@@ -84,10 +84,9 @@ def _score(
 
     def ask(prompts: Sequence[str], parse: Callable[[str], Any]) -> list[Any]:
         assert asked is not None
-        numbers = iter(range(1, len(prompts) + 1))
-        return asked.ask(
-            prompts, parse, folder / "judge" / f"{name}.jsonl", lambda: done(name, next(numbers), len(prompts))
-        )
+        count = len(set(prompts))
+        numbers = iter(range(1, count + 1))
+        return asked.ask(prompts, parse, folder / "judge" / f"{name}.jsonl", lambda: done(name, next(numbers), count))
 
     judged = extract(rows, kind, ask if asked else None)
     keys = ("index", "output", "answer", "prediction", "extraction", "grade", "by")
