@@ -1,0 +1,82 @@
+"""Measure generated pictures: likeness to the subject, faithfulness to the prompt, diversity.
+
+    moslora eval subject --run runs/moslora
+    moslora eval subject --run runs/lora --run runs/moslora --clip models/clip --metrics clip-i clip-t
+
+DINO, DINOv2 and CLIP-I compare every picture with every photograph of the subject, CLIP-T with its prompt; LPIPS is the
+distance between pictures of one prompt, and needs --lpips. Writes RUN/eval/scores.json, pictures.csv, pairs.csv and
+lpips.csv; several runs are compared with the first, prompt by prompt and seed by seed, in its comparison.json. The
+same command again computes only what is new.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ..tasks.subject.metrics.config import SubjectEvalConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """Arguments of `moslora eval subject`."""
+
+    run_: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="run")]
+    """Folder of a run with generated pictures; repeat it for several runs, the one to compare with first."""
+    config: Annotated[SubjectEvalConfig, tyro.conf.arg(name="")]
+    """All settings."""
+
+    def run(self) -> None:
+        """Measure, and print means, intervals and differences."""
+        from .. import runs
+        from ..tasks.subject.metrics.evaluate import evaluate
+
+        scores = evaluate(self.run_, self.config)
+        print_scores(dict(zip(map(str, self.run_), scores, strict=True)))
+        for metric, reason in scores[0]["left_out"].items():
+            if metric in self.config.metrics:
+                print(f"left out: {metric} ({reason})")
+        if len(self.run_) > 1:
+            print_comparisons(runs.read_json(self.run_[0] / "eval" / "comparison.json")["comparisons"])
+        print(f"Rows and intervals of every prompt: {self.run_[0] / 'eval'}")
+
+
+def print_scores(scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the metrics of runs as one table.
+
+    Args:
+        scores: folder -> content of its scores.json.
+    """
+    from rich.table import Table
+
+    from ._console import wide_console
+
+    table = Table()
+    for column in ("subject", "method", "metric", "mean", "95 % interval", "n", "model"):
+        table.add_column(column, justify="right" if column in ("mean", "n") else "left")
+    for each in scores.values():
+        for name, found in each["metrics"].items():
+            interval = "{:.4f} to {:.4f}".format(*found["interval"]) if found["interval"] else "-"
+            count = f"{found['pairs']} pairs" if "pairs" in found else _count(found)
+            model = found["model"].get("name") or found["model"]["net"]
+            table.add_row(each["subject"], each["method"], name, f"{found['mean']:.4f}", interval, count, model)
+        table.add_section()
+    wide_console(140).print(table)
+
+
+def print_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> None:
+    """Print one sentence a difference, under the subject."""
+    if not comparisons:
+        print("No two runs have the same photographs, so there is nothing to compare.")
+    for subject in dict.fromkeys(each["subject"] for each in comparisons):
+        print(f"{subject}:")
+        for each in comparisons:
+            if each["subject"] == subject:
+                print(f"  {each['sentence']}")
+
+
+def _count(found: Mapping[str, Any]) -> str:
+    photographs = found["photographs"]
+    return f"{found['pictures']} x {photographs}" if photographs else f"{found['pictures']}"
