@@ -11,6 +11,7 @@ from .colours import look
 from .figures import SMOOTHING, Curve, accuracies_figure, curve_rows, losses_figure, read_curve
 from .mixers import mixers_by_method, read_mixers
 from .page import Cell, Code, Page, Picture, Section, Table, write_page
+from .subject import subject_rows, subject_sections
 from .summary import Summary, summarize, summarize_base, table
 from .tables import settings_table
 from .texts import rate
@@ -44,13 +45,15 @@ def write_runs_report(folders: Sequence[Path], out: Path, note: str | None = Non
     curves = read_curves({label: [folder] for label, folder in named.items()})
     sections = [
         Section("Results", [*([note] if note else []), *_results(summaries)]),
+        *subject_sections(named),
         curves_section(curves, len(named)),
         *mixers_section(named),
         Section("How it was done", _done(records, folders, out)),
     ]
     one = next(iter(records.values()))
     facts = [f"{len(folders)} run{'s' if len(folders) > 1 else ''}", f"model: {one['config'].get('model')}"]
-    page = Page("Runs of moslora", facts, sections, {"results": _rows(summaries), "losses": curve_rows(curves)})
+    data = {"results": _rows(summaries), "losses": curve_rows(curves), **subject_rows(named)}
+    page = Page("Runs of moslora", facts, sections, data)
     return write_page(page, out)
 
 
@@ -117,9 +120,11 @@ def _results(summaries: Sequence[Summary]) -> list[Any]:
     for summary, row in zip(summaries, rows, strict=True):
         colour = look(summary.label).colour if summary.parameters else None
         cells.append([Cell(row[0], colour=colour), *(Cell(text) for text in row[1:])])
-    caption = "One run a row. Accuracies are of one seed: they cannot say which method is better."
-    items: list[Any] = [Table(caption, header, cells, wide=len(header) > 8)]
     names = {name for summary in summaries for name in summary.benchmarks}
+    caption = "One run a row."
+    if names:
+        caption += " Accuracies are of one seed: they cannot say which method is better."
+    items: list[Any] = [Table(caption, header, cells, wide=len(header) > 8)]
     evaluated = [summary for summary in summaries if summary.benchmarks]
     if names and len(names) * len(evaluated) <= MOST_ACCURACIES:
         alt = f"Accuracy of {', '.join(summary.label for summary in evaluated)} on {', '.join(sorted(names))}."

@@ -36,8 +36,8 @@ def summarize(folder: Path, label: str | None = None) -> Summary:
         record["parameters"]["trainable"],
         record["seconds"],
         record["final_loss"],
-        scores["benchmarks"],
-        scores["mean"],
+        scores.get("benchmarks", {}),  # other tasks have tables of their own
+        scores.get("mean"),
     )
 
 

@@ -10,7 +10,7 @@ from ....errors import ConfigError, DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class Photograph(NamedTuple):
