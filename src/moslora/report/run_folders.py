@@ -15,6 +15,7 @@ from .subject import subject_rows, subject_sections
 from .summary import Summary, summarize, summarize_base, table
 from .tables import settings_table
 from .texts import rate
+from .vision import vision_rows, vision_sections
 
 MOST_ACCURACIES = 40  # runs times benchmarks in one figure
 MOST_PANELS = 24  # labels in a figure that has a panel for each
@@ -45,6 +46,7 @@ def write_runs_report(folders: Sequence[Path], out: Path, note: str | None = Non
     curves = read_curves({label: [folder] for label, folder in named.items()})
     sections = [
         Section("Results", [*([note] if note else []), *_results(summaries)]),
+        *vision_sections(named),
         *subject_sections(named),
         curves_section(curves, len(named)),
         *mixers_section(named),
@@ -52,7 +54,8 @@ def write_runs_report(folders: Sequence[Path], out: Path, note: str | None = Non
     ]
     one = next(iter(records.values()))
     facts = [f"{len(folders)} run{'s' if len(folders) > 1 else ''}", f"model: {one['config'].get('model')}"]
-    data = {"results": _rows(summaries), "losses": curve_rows(curves), **subject_rows(named)}
+    drawn = {"results": _rows(summaries), "losses": curve_rows(curves)}
+    data = drawn | vision_rows(named) | subject_rows(named)
     page = Page("Runs of moslora", facts, sections, data)
     return write_page(page, out)
 

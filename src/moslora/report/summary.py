@@ -30,14 +30,14 @@ def summarize(folder: Path, label: str | None = None) -> Summary:
     """
     record = runs.finished_record(folder)
     path = folder / "eval" / "scores.json"
-    scores = runs.read_json(path) if path.exists() else {"benchmarks": {}, "mean": None}
+    scores = _accuracies(runs.read_json(path) if path.exists() else {})
     return Summary(
         label or record["config"]["method"],
         record["parameters"]["trainable"],
         record["seconds"],
         record["final_loss"],
-        scores.get("benchmarks", {}),  # other tasks have tables of their own
-        scores.get("mean"),
+        scores["benchmarks"],
+        scores["mean"],
     )
 
 
@@ -47,7 +47,7 @@ def summarize_base(folder: Path, label: str = "base model") -> Summary:
     Raises:
         DataError: it has not been measured.
     """
-    scores = runs.read_json(folder / "eval-base" / "scores.json")
+    scores = _accuracies(runs.read_json(folder / "eval-base" / "scores.json"))
     return Summary(label, 0, None, None, scores["benchmarks"], scores["mean"])
 
 
@@ -76,6 +76,11 @@ def markdown(rows: Iterable[Sequence[str]], numbers: bool = True) -> str:
     header, *body = rows
     rule = [":--", *(["--:" if numbers else ":--"] * (len(header) - 1))]
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
+
+
+def _accuracies(scores: dict[str, Any]) -> dict[str, Any]:
+    """Content of scores.json if it holds accuracies; scores that name their task have tables of their own."""
+    return {"benchmarks": {}, "mean": None} if not scores or "task" in scores else scores
 
 
 def _text(value: float | None, form: str) -> str:
