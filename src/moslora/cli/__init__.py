@@ -1,7 +1,7 @@
 """The `moslora` command: one module of this folder per command.
 
-`train_commonsense.py` is `moslora train commonsense`, `import_.py` is `moslora import`. Commands are found by listing
-the folder, and a command's own code is imported only when it runs, so `moslora --help` needs no torch.
+`train_vision_language.py` is `moslora train vision-language`, `import_.py` is `moslora import`. Commands are found by
+listing the folder, and a command's own code is imported only when it runs, so `moslora --help` needs no torch.
 """
 
 import ast
@@ -54,15 +54,16 @@ def _format_warning(
 
 def commands() -> dict[tuple[str, ...], str]:
     """Words of every command -> its one-line summary, the first line of its module's docstring."""
-    found = {}
+    found: dict[tuple[str, ...], str] = {}
     for path in sorted(FOLDER.glob("[!_]*.py")):
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[tuple(path.stem.rstrip("_").split("_"))] = docstring.partition("\n")[0]
+        verb, _, rest = path.stem.rstrip("_").partition("_")
+        found[(verb, rest.replace("_", "-")) if rest else (verb,)] = docstring.partition("\n")[0]
     return found
 
 
 def _module_name(words: tuple[str, ...]) -> str:
-    name = "_".join(words)
+    name = "_".join(words).replace("-", "_")
     return name if (FOLDER / f"{name}.py").exists() else f"{name}_"
 
 

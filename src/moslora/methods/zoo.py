@@ -5,6 +5,7 @@ arms of the ablation differ from them in one thing each. docs/methods.md says wh
 """
 
 import difflib
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ class Method(NamedTuple):
         rate_of_B: learning rate of B over that of everything else.
         has_kernel: whether `moslora.ops` computes its linear layers.
         rank_step: ranks are multiples of this.
+        patterns: settings by the names of modules that it knows.
     """
 
     config: Builder
@@ -40,6 +42,7 @@ class Method(NamedTuple):
     rate_of_B: float = 1.0
     has_kernel: bool = False
     rank_step: int = 1
+    patterns: tuple[str, ...] = ("rank_pattern", "alpha_pattern")
 
 
 def _lora(**settings: Any) -> Builder:
@@ -86,16 +89,17 @@ def _scale_A(adapted: torch.nn.Module) -> None:
             parameter.div_(math.sqrt(3))
 
 
+_mixed = functools.partial(Method, has_kernel=True, patterns=("rank_pattern", "alpha_pattern", "mixer_pattern"))
 _MIXED: dict[str, Method] = {
-    "moslora": Method(_moslora(), has_kernel=True),
-    "ts-mixing": Method(_moslora(mixer="butterfly"), has_kernel=True, rank_step=2),
-    **{f"moslora-{init}": Method(_moslora(init), has_kernel=True) for init in ("orthogonal", "normal", "identity")},
-    "moslora-zeros": Method(_moslora("zeros"), has_kernel=True),
-    "moslora-gradient": Method(_moslora("gradient"), has_kernel=True),
-    "moslora-frozen": Method(_moslora(mixer="frozen"), has_kernel=True),
-    "moslora-folded": Method(_moslora(), start=to_lora, has_kernel=True),
-    "flora": Method(_moslora(mixer="core"), has_kernel=True),
-    "moslora-dora": Method(_moslora(use_dora=True), has_kernel=True),
+    "moslora": _mixed(_moslora()),
+    "ts-mixing": _mixed(_moslora(mixer="butterfly"), rank_step=2),
+    **{f"moslora-{init}": _mixed(_moslora(init)) for init in ("orthogonal", "normal", "identity")},
+    "moslora-zeros": _mixed(_moslora("zeros")),
+    "moslora-gradient": _mixed(_moslora("gradient")),
+    "moslora-frozen": _mixed(_moslora(mixer="frozen")),
+    "moslora-folded": _mixed(_moslora(), start=to_lora),
+    "flora": _mixed(_moslora(mixer="core")),
+    "moslora-dora": _mixed(_moslora(use_dora=True)),
 }
 _METHODS: dict[str, Method] = {
     "lora": Method(_lora()),
@@ -105,7 +109,7 @@ _METHODS: dict[str, Method] = {
     "rslora": Method(_lora(use_rslora=True)),
     "pissa": Method(_lora(init_lora_weights="pissa")),
     "dora": Method(_lora(use_dora=True)),
-    "adalora": Method(_adalora),
+    "adalora": Method(_adalora, patterns=()),
     "loha": Method(_lycoris(LoHaConfig)),
     "lokr": Method(_lycoris(LoKrConfig)),
 }
@@ -140,6 +144,8 @@ def peft_config(
     target_modules: list[str] | str,
     task_type: str | None = "CAUSAL_LM",
     kernel: Kernel = "auto",
+    modules_to_save: list[str] | None = None,
+    **patterns: dict[str, Any],
 ) -> PeftConfig:
     """The PEFT config of a method.
 
@@ -152,14 +158,21 @@ def peft_config(
         target_modules: names of the layers to adapt, or a regex, as in `peft.LoraConfig`.
         task_type: PEFT's task, for example "CAUSAL_LM"; None when the model is not one of transformers' tasks.
         kernel: how linear layers compute, for methods that are not PEFT's own; see `MosLoraConfig`.
+        modules_to_save: names of modules that are trained as a whole beside the adapter.
+        patterns: `rank_pattern`, `alpha_pattern` and `mixer_pattern`, each a regex of module names -> the value there.
 
     Raises:
-        ConfigError: no such method, a kernel for a method that has none to choose, or a file that cannot be used.
+        ConfigError: no such method, a kernel or a pattern for a method that has none to choose, or a file that cannot
+            be used.
     """
     found = find_method(method)
     if kernel != "auto" and not found.has_kernel:
         raise ConfigError(f"Method {method!r} is PEFT's own code and has no kernel {kernel!r}: leave the kernel out.")
+    if unknown := sorted(patterns.keys() - set(found.patterns)):
+        known = ", ".join(found.patterns) or "none"
+        raise ConfigError(f"Method {method!r} has no {', '.join(unknown)}: it knows {known}. Leave them out.")
     extra: dict[str, Any] = {"kernel": kernel} if found.has_kernel else {}
-    return found.config(
-        r=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, task_type=task_type, **extra
-    )
+    if modules_to_save:
+        extra["modules_to_save"] = modules_to_save
+    settings = {"alpha": alpha, "dropout": dropout, "target_modules": target_modules, "task_type": task_type}
+    return found.config(r=rank, **settings, **patterns, **extra)

@@ -1,0 +1,59 @@
+"""Fine-tune a LLaVA-shaped model on conversations about images.
+
+    moslora train vision-language --recipe llava/llama3-8b-vit-l --model my-llava --data llava_v1_5_mix665k.json \\
+        --images llava_images --out runs/moslora
+
+Writes RUN/run.json, recipe.toml, data.json (rows, images by kind), metrics.jsonl, adapter/ (for exact resume and for
+`moslora export`), lora/ (the equal plain LoRA) and projector.safetensors. The same command again resumes an unfinished
+run exactly; a finished one is never overwritten. Later wins: defaults, --recipe, --set, flags. See also `moslora data
+vision-language` and `moslora eval vision-language`.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..errors import ConfigError
+from ..tasks.vision_language.config import VisionLanguageTrainConfig
+from ._recipe import parse_with_recipe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """Arguments of `moslora train vision-language`."""
+
+    config: Annotated[VisionLanguageTrainConfig, tyro.conf.arg(name="")]
+    """All settings."""
+    out: Path | None = None
+    """Folder of the run: a new one, or that of an unfinished run, which is then resumed."""
+    recipe: str | None = None
+    """Name of a published setting, such as llava/llama3-8b-vit-l, or the path of a .toml file."""
+    set: tuple[str, ...] = ()
+    """Settings as key=value, which replace those of the recipe."""
+
+    @classmethod
+    def parse(cls, arguments: list[str]) -> "Command":
+        """The command of these arguments: recipe and assignments become the defaults of the flags.
+
+        Raises:
+            ConfigError: a recipe or assignment that cannot be used.
+        """
+        words = "moslora train vision-language"
+        return parse_with_recipe(cls, VisionLanguageTrainConfig, arguments, words=words, doc=__doc__)
+
+    def run(self) -> None:
+        """Train."""
+        if self.out is None:
+            raise ConfigError("No run folder: give one with --out.")
+        from ..tasks.vision_language.train import train
+
+        record = train(self.config, self.out)
+        print(
+            f"{self.out}: {record['steps']} steps, {record['parameters']['trainable']:,} trained parameters, "
+            f"loss {record['final_loss']:.4f}, {record['seconds']:.0f} s"
+        )
+        if skipped := record["samples"]["skipped"]:
+            print(f"{skipped:,} rows that cannot be used were left out; {self.out / 'data.json'} says why")
+        print(f"next: moslora eval vision-language --run {self.out} --data DIR --benchmarks NAME ...")
