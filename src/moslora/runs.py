@@ -318,6 +318,22 @@ class Run:
         """Complete checkpoints, oldest first."""
         return [path for path in _checkpoint_folders(self.folder) if (path / COMPLETE).exists()]
 
+    def checkpoint_folder(self, step: int) -> Path:
+        """Where the checkpoint after so many steps is."""
+        return self.folder / "checkpoints" / f"checkpoint-{step}"
+
+    def complete_checkpoint(self, step: int, limit: int, keep: str | None = None) -> None:
+        """Mark a checkpoint as complete once it is on the disk; only the newest `limit` stay, and that at `keep`."""
+        folder = self.checkpoint_folder(step)
+        for path in folder.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())  # so that the mark never gets there before it
+        write_text(folder / COMPLETE, f"step {step}\n")
+        for old in self.checkpoints()[:-limit]:
+            if str(old) != str(keep):
+                shutil.rmtree(old)
+
     def drop_unfinished_checkpoints(self) -> None:
         """Remove what a crash left half-written."""
         for path in _checkpoint_folders(self.folder) if is_main_process() else []:

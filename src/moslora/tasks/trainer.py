@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,13 +47,7 @@ class RunCallback(transformers.TrainerCallback):
             torch.distributed.barrier()  # every process has written its part
         if not runs.is_main_process():
             return
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        for path in folder.rglob("*"):
-            _to_disk(path)
-        runs.write_text(folder / runs.COMPLETE, f"step {state.global_step}\n")
-        for old in self.run.checkpoints()[: -self.checkpoint_limit]:
-            if str(old) != str(state.best_model_checkpoint):
-                shutil.rmtree(old)
+        self.run.complete_checkpoint(state.global_step, self.checkpoint_limit, keep=state.best_model_checkpoint)
 
 
 class ProgressCallback(transformers.TrainerCallback):
@@ -161,10 +154,3 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
             f"Checkpoint {checkpoint} is marked complete but cannot be read: {error}. Remove it to resume from the "
             "one before it."
         ) from error
-
-
-def _to_disk(path: Path) -> None:
-    """Bring a file to the disk, so that the mark of completeness never gets there before it."""
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())

@@ -13,19 +13,19 @@ from .. import methods, runs
 from ..adapter import awaits_gradient, initialize_mixer, kernels_used
 from ..errors import ConfigError
 from .models import resolve_dtype
-from .settings import TrainerSettings
+from .settings import AdapterSettings, TrainerSettings
 from .trainer import fit, save_trained
 
 GRADIENT_SAMPLES = 64  # that init_mixer="gradient" looks at, the first of the run
 STREAMS = ("init", "data", "dropout")
 
 
-def seeds(config: TrainerSettings) -> dict[str, int]:
+def seeds(config: AdapterSettings) -> dict[str, int]:
     """The seed of a run and of each of its streams."""
     return {"run": config.seed} | {stream: runs.stream_seed(config.seed, stream) for stream in STREAMS}
 
 
-def refuse_dtype(config: TrainerSettings) -> None:
+def refuse_dtype(config: AdapterSettings) -> None:
     """Raise ConfigError for float16 without a GPU."""
     if config.dtype == "float16" and not torch.cuda.is_available():
         raise ConfigError("dtype float16 needs a GPU, and none was found: choose --dtype float32 or bfloat16.")

@@ -1,0 +1,134 @@
+"""From the settings of a run to the adapters of a pipeline, and adapters as folders."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import peft
+import torch
+import transformers
+from torch import nn
+
+from ... import methods, runs
+from ...errors import ConfigError
+from .config import SubjectTrainConfig
+from .pipeline import UNET, parts, text_encoders
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+FOLDERS = {UNET: "adapter", "text_encoder": "text_encoder_adapter", "text_encoder_2": "text_encoder_2_adapter"}
+Adapted = dict[str, nn.Module]  # name of the part -> PeftModel around it
+
+
+def attach_adapters(pipeline: "DiffusionPipeline", config: SubjectTrainConfig) -> Adapted:
+    """The adapted parts of a pipeline, which is changed in place. Each starts from a random stream of its own.
+
+    Raises:
+        ConfigError: the method or its settings cannot be used, or do not fit a part.
+    """
+    networks = {UNET: pipeline.unet}
+    if config.train_text_encoders:
+        networks |= text_encoders(pipeline)
+    return {name: attach_adapter(network, name, config) for name, network in networks.items()}
+
+
+def attach_adapter(network: nn.Module, name: str, config: SubjectTrainConfig) -> nn.Module:
+    """One part with its adapter; raises ConfigError as `attach_adapters` does."""
+    targets = list(config.target_modules if name == UNET else config.text_target_modules)
+    transformers.set_seed(runs.stream_seed(config.seed, "init" if name == UNET else f"init/{name}"))
+    try:
+        adapted = methods.attach(
+            network,
+            config.method,
+            rank=config.rank,
+            alpha=config.alpha,
+            dropout=config.dropout,
+            target_modules="all-linear" if targets == ["all-linear"] else targets,
+            task_type=None,
+            kernel=config.kernel,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"The adapter does not fit the {name} of {config.model!r}: {error}") from error
+    if methods.allocates_ranks(adapted):
+        raise ConfigError(
+            f"Method {config.method!r} moves ranks between layers, which is not done here: choose another."
+        )
+    return adapted
+
+
+def save_adapters(adapted: Adapted, folder: Path) -> None:
+    """Write each adapter into its folder of `FOLDERS`, all or nothing each."""
+    for name, model in adapted.items():
+        unfinished = folder / f"{FOLDERS[name]}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        assert isinstance(model, peft.PeftModel)
+        model.save_pretrained(unfinished)
+        (unfinished / "README.md").unlink(missing_ok=True)  # an empty model card of PEFT's
+        shutil.rmtree(folder / FOLDERS[name], ignore_errors=True)
+        unfinished.rename(folder / FOLDERS[name])
+
+
+def adapter_folders(run: Path) -> dict[str, Path]:
+    """The adapters that a run has saved, by the part of the pipeline."""
+    return {name: run / folder for name, folder in FOLDERS.items() if (run / folder).is_dir()}
+
+
+def load_adapters(pipeline: "DiffusionPipeline", run: Path) -> Adapted:
+    """Put the saved adapters of a run into a pipeline, which is changed in place.
+
+    Raises:
+        ConfigError: the run has no adapter, or one that does not fit.
+    """
+    folders = adapter_folders(run)
+    if UNET not in folders:
+        raise ConfigError(f"{run} holds no adapter: expected the folder {FOLDERS[UNET]} of a finished run.")
+    networks = parts(pipeline)
+    adapted: Adapted = {}
+    for name, folder in folders.items():
+        try:
+            adapted[name] = peft.PeftModel.from_pretrained(networks[name], str(folder)).eval()
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"{folder} does not fit the {name} of the pipeline: {error}") from error
+    return adapted
+
+
+def trained(adapted: Adapted) -> dict[str, nn.Parameter]:
+    """Every trained parameter, by part and name, always in the same order."""
+    return {
+        f"{part}.{name}": parameter
+        for part, model in adapted.items()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def create_optimizer(adapted: Adapted, config: SubjectTrainConfig) -> torch.optim.Optimizer:
+    """AdamW with a learning rate for the UNet and one for the text encoders.
+
+    Raises:
+        ConfigError: 8-bit AdamW without bitsandbytes.
+    """
+    optimizer_class = _optimizer_class(config.optimizer)
+    groups: list[dict[str, Any]] = []
+    for name, model in adapted.items():
+        rate = config.learning_rate if name == UNET else config.text_learning_rate
+        settings = {"lr": rate, "weight_decay": config.weight_decay}
+        own = methods.create_optimizer(model, config.method, torch.optim.AdamW, **settings)
+        if own is None:
+            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            groups.append({"params": parameters, **settings})
+        else:
+            groups += [{key: group[key] for key in ("params", *settings)} for group in own.param_groups]
+    return optimizer_class(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:
+    if name == "adamw":
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ConfigError("optimizer adamw-8bit needs bitsandbytes: pip install 'moslora[quantized]'.") from error
+    return AdamW8bit

@@ -1,0 +1,93 @@
+"""Teach a diffusion model a subject from a few photographs."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ... import methods, runs
+from ...adapter import awaits_gradient, initialize_mixer, kernels_used
+from ..models import resolve_dtype
+from ..training import GRADIENT_SAMPLES, refuse_dtype, seeds
+from .attach import Adapted, attach_adapters, save_adapters
+from .config import SubjectTrainConfig, check
+from .images import folder_identity
+from .loop import Loop, new_accelerator
+from .objective import Objective
+from .pictures import SUBJECT, PictureSet, encode_folder
+from .pipeline import identity, load_pipeline, locate, parts
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+TASK = "subject"
+
+
+def train(config: SubjectTrainConfig, out: Path) -> dict[str, Any]:
+    """Train, or resume, and fill the run folder.
+
+    Args:
+        config: all settings.
+        out: the run folder: new, empty, or of an unfinished run with the same config.
+
+    Returns:
+        the content of run.json.
+
+    Raises:
+        ConfigError: a setting, pipeline or method that cannot be used.
+        DataError: a picture that cannot be read.
+        RunError: a run folder in the wrong state, or a loss that is not a number.
+    """
+    check(config)
+    refuse_dtype(config)
+    folder = locate(config.model)
+    inputs: dict[str, Any] = {
+        "model": identity(config.model, folder, config.vae),
+        "images": folder_identity(config.images),
+    }
+    if config.method.startswith(methods.FILE):
+        inputs["method"] = runs.file_sha256(Path(config.method.removeprefix(methods.FILE)))
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    with runs.Run.open(out, task=TASK, config=dataclasses.asdict(config), inputs=inputs, seeds=seeds(config)) as run:
+        _train(config, folder, run)
+    return run.record
+
+
+def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
+    dtype = resolve_dtype(config.dtype)
+    accelerator = new_accelerator(dtype)
+    pipeline = load_pipeline(folder, dtype, config.vae).to(accelerator.device)
+    sets = [encode_folder(pipeline, Path(config.images), config, config.seed, stream=SUBJECT)]
+    adapted = attach_adapters(pipeline, config)
+    _record_sizes(run, pipeline, adapted, sets)
+    prompts = {SUBJECT: config.prompt}
+    objective = Objective(pipeline, adapted, prompts, config.min_snr_gamma)
+    if config.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
+    loop = Loop(config, objective, adapted, sets, run, accelerator)
+    if awaits_gradient(objective):
+        batches = -(-GRADIENT_SAMPLES // config.batch_size)
+        initialize_mixer(
+            objective, (batch._asdict() for step in range(batches) for _, batch in loop.micro_batches(step))
+        )
+    steps = loop.fit(lambda done: None)
+    if runs.is_main_process():
+        save_adapters(adapted, run.folder)
+    losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl")]
+    run.record |= {
+        "kernels": {name: kernels_used(model) for name, model in adapted.items()},
+        "steps": steps,
+        "final_loss": losses[-1] if losses else None,
+    }
+
+
+def _record_sizes(run: runs.Run, pipeline: "DiffusionPipeline", adapted: Adapted, sets: list[PictureSet]) -> None:
+    counts = {name: methods.trained_parameters(model) for name, model in adapted.items()}
+    total = sum(parameter.numel() for part in parts(pipeline).values() for parameter in part.parameters())
+    run.record |= {
+        "parameters": {"trainable": sum(counts.values()), "total": total, **counts},
+        "samples": {pictures.stream: len(pictures.names) for pictures in sets},
+    }
+    run.save()
