@@ -103,9 +103,21 @@ def test_the_figure_has_a_point_at_the_mean_of_each_prompt_and_run(measured):
 
 def test_the_sheet_shows_each_run_in_its_column_and_the_photographs_above(measured):
     folders, _ = measured
-    figure = sheet({folder.name: folder for folder in folders}).figure
+    figure = sheet({folder.name: (folder, folder / "images") for folder in folders}).figure
     images = [image.get_array() for axes in figure.axes for image in axes.images]
     colours = [tuple(int(value) for value in image[30, 30]) for image in images]
     assert colours[0][2] > 250, "the photograph"
     assert colours[1:] == [(255, 0, 0), (0, 255, 0)] * 3
-    assert sheet({"nothing": folders[0].parent}) is None
+    assert sheet({"nothing": (folders[0], folders[0].parent)}) is None
+
+
+def test_the_base_model_comes_first_if_it_was_measured(measured):
+    folders, _ = measured
+    scores = runs.read_json(folders[0] / "eval" / "scores.json")
+    runs.write_json(folders[0] / "eval-base" / "scores.json", {**scores, "method": "base model"})
+    found = read_measured({folder.name: folder for folder in folders})
+    assert [(each.label, each.images.name) for each in found] == [
+        ("base model", "images-base"),
+        ("lora", "images"),
+        ("moslora", "images"),
+    ]

@@ -1,7 +1,7 @@
 """Measure generated pictures: likeness to the subject, faithfulness to the prompt, diversity.
 
     moslora eval subject --run runs/moslora
-    moslora eval subject --run runs/lora --run runs/moslora --clip models/clip --metrics clip-i clip-t
+    moslora eval subject --run runs/lora runs/moslora --clip models/clip --metrics clip-i clip-t
 
 DINO, DINOv2 and CLIP-I compare every picture with every photograph of the subject, CLIP-T with its prompt; LPIPS is the
 distance between pictures of one prompt, and needs --lpips. Writes RUN/eval/scores.json, pictures.csv, pairs.csv and
@@ -9,6 +9,7 @@ lpips.csv; several runs are compared with the first, prompt by prompt and seed b
 same command again computes only what is new.
 """
 
+import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,10 +24,19 @@ from ..tasks.subject.metrics.config import SubjectEvalConfig
 class Command:
     """Arguments of `moslora eval subject`."""
 
-    run_: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="run")]
-    """Folder of a run with generated pictures; repeat it for several runs, the one to compare with first."""
+    run_: Annotated[tuple[Path, ...], tyro.conf.arg(name="run")]
+    """Folders of runs with generated pictures; of several, the one to compare with first. May be repeated."""
     config: Annotated[SubjectEvalConfig, tyro.conf.arg(name="")]
     """All settings."""
+
+    @classmethod
+    def parse(cls, arguments: list[str]) -> "Command":
+        """The command of these arguments; what follows several --run counts as if it followed one."""
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--run", nargs="+", action="extend", default=[])
+        known, rest = first.parse_known_args(arguments)
+        folders = ["--run", *known.run] if known.run else []
+        return tyro.cli(cls, args=[*rest, *folders], prog="moslora eval subject", description=__doc__)
 
     def run(self) -> None:
         """Measure, and print means, intervals and differences."""
@@ -34,13 +44,14 @@ class Command:
         from ..tasks.subject.metrics.evaluate import evaluate
 
         scores = evaluate(self.run_, self.config)
+        results = self.run_[0] / ("eval-base" if self.config.base_only else "eval")
         print_scores(dict(zip(map(str, self.run_), scores, strict=True)))
         for metric, reason in scores[0]["left_out"].items():
             if metric in self.config.metrics:
                 print(f"left out: {metric} ({reason})")
         if len(self.run_) > 1:
-            print_comparisons(runs.read_json(self.run_[0] / "eval" / "comparison.json")["comparisons"])
-        print(f"Rows and intervals of every prompt: {self.run_[0] / 'eval'}")
+            print_comparisons(runs.read_json(results / "comparison.json")["comparisons"])
+        print(f"Rows and intervals of every prompt: {results}")
 
 
 def print_scores(scores: Mapping[str, Mapping[str, Any]]) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TASK = "subject"  # as scores.json names it
+BASE = "base model"
 NAMES = {"dino": "DINO", "dinov2": "DINOv2", "clip-i": "CLIP-I", "clip-t": "CLIP-T", "lpips": "LPIPS diversity"}
 MEANINGS = {
     "dino": "cosine similarity of generated pictures and photographs, DINO",
@@ -32,15 +33,25 @@ class Measured(NamedTuple):
     """One run's evaluation."""
 
     label: str
-    folder: Path
+    folder: Path  # of the run
+    images: Path  # folder of the pictures
     scores: dict[str, Any]  # content of scores.json
 
 
 def read_measured(folders: Mapping[str, Path]) -> list[Measured]:
-    """The evaluations of subject runs, by label; runs of other tasks and runs that were not measured are left out."""
-    places = {label: folder / "eval" / "scores.json" for label, folder in folders.items()}
-    found = {label: runs.read_json(path) for label, path in places.items() if path.exists()}
-    return [Measured(label, folders[label], each) for label, each in found.items() if each.get("task") == TASK]
+    """The evaluations of subject runs, by label; first the base model, if the first run has measured it.
+
+    Runs of other tasks and runs that were not measured are left out.
+    """
+    first = next(iter(folders.values()))
+    places = {BASE: (first, "eval-base", "images-base")}
+    places |= {label: (folder, "eval", "images") for label, folder in folders.items()}
+    found = []
+    for label, (folder, results, images) in places.items():
+        path = folder / results / "scores.json"
+        if path.exists() and (scores := runs.read_json(path)).get("task") == TASK:
+            found.append(Measured(label, folder, folder / images, scores))
+    return found
 
 
 def subject_sections(folders: Mapping[str, Path]) -> list[Section]:
@@ -60,14 +71,14 @@ def subject_sections(folders: Mapping[str, Path]) -> list[Section]:
         if any(metric in each.scores["metrics"] for each in measured)
     ]
     sections = [Section("Likeness, faithfulness, diversity", items), Section("Prompt by prompt", prompts)]
-    pictures = sheet({each.label: each.folder for each in measured})
-    return [*sections, *([Section("Pictures", [pictures])] if pictures else [])]
+    sheets = [found for number, each in enumerate(_subjects(measured)) if (found := sheet(each, number))]
+    return [*sections, *([Section("Pictures", sheets)] if sheets else [])]
 
 
 def subject_rows(folders: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]:
     """CSV files: `metrics`, one row a run and metric, and `prompts`, one row a run, metric and prompt."""
     metrics, prompts = [], []
-    for label, _, scores in read_measured(folders):
+    for label, _, _, scores in read_measured(folders):
         for metric, found in scores["metrics"].items():
             metrics.append({"run": label, "subject": scores["subject"], "metric": metric, **_numbers(found)})
         for row in scores["prompts"]:
@@ -107,6 +118,14 @@ def prompts_figure(measured: Sequence[Measured], metric: str) -> "Figure":
     return figure
 
 
+def _subjects(measured: Sequence[Measured]) -> list[dict[str, tuple[Path, Path]]]:
+    """For each subject: label -> run and its folder of pictures."""
+    found: dict[str, dict[str, tuple[Path, Path]]] = {}
+    for each in measured:
+        found.setdefault(each.scores["subject"], {})[each.label] = (each.folder, each.images)
+    return list(found.values())
+
+
 def _table(measured: Sequence[Measured]) -> Table:
     names = [name for name in NAMES if any(name in each.scores["metrics"] for each in measured)]
     rows = []
@@ -131,7 +150,7 @@ def _differences(measured: Sequence[Measured]) -> list[Any]:
         if not path.exists():
             continue
         found = runs.read_json(path)
-        ours = {one.folder.resolve() for one in measured}
+        ours = {one.folder.resolve() for one in measured if one.label != BASE}
         if {Path(name).resolve() for name in found["runs"]} == ours and found["comparisons"]:
             lines = [f"{row['subject']}: {row['sentence']}" for row in found["comparisons"]]
             return ["Differences, paired by prompt and seed:", lines]

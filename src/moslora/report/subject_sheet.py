@@ -18,18 +18,19 @@ PIXELS = 160  # longer side of a thumbnail
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
-def sheet(folders: Mapping[str, Path]) -> Picture | None:
+def sheet(folders: Mapping[str, tuple[Path, Path]], number: int = 0) -> Picture | None:
     """The pictures of runs side by side, each prompt with the same seed; None if no picture is there any more.
 
     Args:
-        folders: label -> run. The first of them are shown.
+        folders: label -> run and its folder of pictures, all of one subject. The first of them are shown.
+        number: of the sheet in its page.
     """
     shown = dict(list(folders.items())[:MOST_RUNS])
-    found = {label: _pictures(folder) for label, folder in shown.items()}
+    found = {label: _pictures(images) for label, (_, images) in shown.items()}
     keys = _keys(list(found.values()))
     if not keys:
         return None
-    photographs = _photographs(next(iter(shown.values())))
+    photographs = _photographs(next(iter(shown.values()))[0])
     alt = f"Generated pictures of {', '.join(shown)}, a row for each of {len(keys)} prompts."
     caption = (
         "Above: photographs of the subject. Below: a row a prompt, a column a run, the same seed, and so the same "
@@ -37,7 +38,7 @@ def sheet(folders: Mapping[str, Path]) -> Picture | None:
     )
     if len(shown) < len(folders):
         caption += f" Shown: {len(shown)} of {len(folders)} runs."
-    return Picture("pictures", _draw(found, keys, photographs), alt, caption)
+    return Picture(f"pictures-{number + 1}", _draw(found, keys, photographs), alt, caption)
 
 
 def _keys(pictures: Sequence[Mapping[tuple[str, int], Path]]) -> list[tuple[str, int]]:
@@ -51,9 +52,9 @@ def _keys(pictures: Sequence[Mapping[tuple[str, int], Path]]) -> list[tuple[str,
 
 def _pictures(folder: Path) -> dict[tuple[str, int], Path]:
     """(prompt, seed) -> picture, in the order of prompts and seeds."""
-    rows = runs.read_rows(folder / "images" / "images.jsonl")
+    rows = runs.read_rows(folder / "images.jsonl")
     rows.sort(key=lambda row: (row["prompt_index"], row["seed"]))
-    paths = {(row["prompt"], row["seed"]): folder / "images" / row["file"] for row in rows}
+    paths = {(row["prompt"], row["seed"]): folder / row["file"] for row in rows}
     return {key: path for key, path in paths.items() if path.is_file()}
 
 

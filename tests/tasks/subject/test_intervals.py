@@ -65,7 +65,7 @@ def measured(tmp_path, method, values, subject="cat", seeds=4, order=None):
     ]
     order = list(range(values.shape[1])) if order is None else order
     photographs = [Photograph(tmp_path / f"{n}.jpg", f"{subject} {n}") for n in order]
-    found = Subject(tmp_path / method, method, subject, "sks", photographs, pictures)
+    found = Subject(tmp_path / method, tmp_path / method / "eval", method, subject, "sks", photographs, pictures)
     return Measured(found, {"dino": values[:, order]}, {}, {}, {})
 
 

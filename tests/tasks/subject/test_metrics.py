@@ -264,3 +264,27 @@ def test_the_command_prints_means_and_what_was_left_out(run, models, capsys):
     assert f"{scores['metrics']['dino']['mean']:.4f}" in printed
     assert "6 x 5" in printed
     assert "left out: lpips (no weights: --lpips FOLDER names them)" in printed
+
+
+def test_several_runs_may_be_named_in_either_way_and_are_compared_with_the_first(tmp_path, models, capsys):
+    folders = [
+        str(save_run(tmp_path / name, "cat", portraits("cat", size)))
+        for name, size in (("a", (48, 40)), ("b", (30, 40)))
+    ]
+    flags = ["--clip", str(models["clip"]), "--metrics", "clip-i", "--resamples", "100"]
+    for named in (["--run", *folders], ["--run", folders[0], "--run", folders[1]]):
+        assert main(["eval", "subject", *named, *flags]) == 0
+        assert "CLIP-I: moslora (b) minus moslora (a) is" in capsys.readouterr().out
+        [row] = runs.read_json(tmp_path / "a" / "eval" / "comparison.json")["comparisons"]
+        assert (row["run"], row["against"], row["pairs"]) == (folders[1], folders[0], 6)
+        means = [runs.read_json(tmp_path / name / "eval" / "scores.json")["metrics"]["clip-i"]["mean"] for name in "ab"]
+        assert row["difference"] == pytest.approx(means[1] - means[0])
+
+
+def test_pictures_of_the_base_model_have_a_place_of_their_own(tmp_path, config):
+    folder = save_run(tmp_path / "run", "cat", portraits("cat"))
+    (folder / "images").rename(folder / "images-base")
+    [scores] = evaluate([folder], SubjectEvalConfig(**{**vars(config), "metrics": ("dino",), "base_only": True}))
+    assert scores["method"] == "base model"
+    assert (folder / "eval-base" / "scores.json").exists()
+    assert not (folder / "eval").exists()

@@ -42,7 +42,7 @@ def compare(measured: Sequence[Measured], resamples: int, seed: int) -> list[dic
         if first is each:
             continue
         for metric, found in _differences(each, first, resamples, seed).items():
-            names = (each.subject.method, first.subject.method)
+            names = _names(each, first)
             meetings.setdefault((metric, *names), []).append(found)
             place = {
                 "subject": each.subject.name,
@@ -55,6 +55,15 @@ def compare(measured: Sequence[Measured], resamples: int, seed: int) -> list[dic
             row = _row(metric, method, against, _mean(several), resamples)
             rows.append({"subject": f"mean of {len(several)} subjects", "run": None, "against": None, **row})
     return rows
+
+
+def _names(ours: Measured, theirs: Measured) -> tuple[str, str]:
+    """What to call them: the method, and the folder too where the method is the same."""
+    subjects = (ours.subject, theirs.subject)
+    if subjects[0].method != subjects[1].method:
+        return subjects[0].method, subjects[1].method
+    first, second = (f"{subject.method} ({subject.folder.name})" for subject in subjects)
+    return first, second
 
 
 def _differences(ours: Measured, theirs: Measured, resamples: int, seed: int) -> dict[str, _Difference]:

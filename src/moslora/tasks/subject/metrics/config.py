@@ -31,6 +31,8 @@ class SubjectEvalConfig:
     """Folder of photographs of the subject; that of the run's training if left out."""
     unique_token: str | None = None
     """Word for the subject that is left out of the prompts for CLIP-T; found in the run's own prompts if not given."""
+    base_only: bool = False
+    """Measure RUN/images-base, which the base model drew without its adapter, into RUN/eval-base."""
     batch_size: int = 16
     """Pictures that a model sees at once."""
     resamples: int = 2000

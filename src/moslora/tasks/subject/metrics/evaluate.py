@@ -7,7 +7,8 @@
     RUN/eval/embeddings/      vectors and distances by the hashes of files and model; a repetition computes what is new
     RUN/eval/comparison.json  of the first of several runs: differences from it
 
-Every batch reaches the disk before the next begins.
+Pictures of the base model alone are measured into RUN/eval-base instead. Every batch reaches the disk before the next
+begins.
 """
 
 import csv
@@ -77,7 +78,7 @@ class _Measure:
             )
 
     def measure(self, folder: Path) -> Measured:
-        subject = read_subject(folder, self.config.references, self.config.unique_token)
+        subject = read_subject(folder, self.config.references, self.config.unique_token, self.config.base_only)
         values: dict[str, np.ndarray] = {}
         models: dict[str, dict[str, Any]] = {}
         left_out: dict[str, str] = {}
@@ -103,7 +104,7 @@ class _Measure:
         return Measured(subject, values, distances, models, left_out)
 
     def _values(self, metric: str, flag: str, subject: Subject) -> np.ndarray:
-        store = Store(subject.folder / "eval" / "embeddings" / f"{flag}-{self.identities[flag].short}.jsonl")
+        store = Store(subject.results / "embeddings" / f"{flag}-{self.identities[flag].short}.jsonl")
         backbone = self.backbones[flag]
         needed = {picture.sha256: picture.path for picture in subject.pictures}
         needed |= {photograph.sha256: photograph.path for photograph in subject.photographs}
@@ -130,7 +131,7 @@ class _Measure:
     def _distances(self, subject: Subject) -> dict[tuple[str, str], float]:
         assert self.lpips is not None
         name = "-".join(["lpips", self.lpips.net, *(_hash(path)[:12] for path in self.lpips.files)])
-        store = Store(subject.folder / "eval" / "embeddings" / f"{name}.jsonl")
+        store = Store(subject.results / "embeddings" / f"{name}.jsonl")
         groups = [list(each) for _, each in itertools.groupby(subject.pictures, lambda picture: picture.prompt_index)]
         task = self.bar.add_task(f"lpips: prompts of {subject.folder.name}", total=len(groups), note="")
         found: dict[tuple[str, str], float] = {}
@@ -179,7 +180,7 @@ def _write_scores(measured: Measured, config: SubjectEvalConfig) -> dict[str, An
         "left_out": measured.left_out,
         "versions": runs.versions(),
     }
-    folder = subject.folder / "eval"
+    folder = subject.results
     names = [photograph.path.name for photograph in subject.photographs]
     _write_csv(folder / "pictures.csv", picture_rows(subject.pictures, values))
     _write_csv(folder / "pairs.csv", pair_rows(subject.pictures, names, values))
@@ -192,7 +193,7 @@ def _write_scores(measured: Measured, config: SubjectEvalConfig) -> dict[str, An
 def _write_comparison(measured: Sequence[Measured], config: SubjectEvalConfig) -> None:
     found = compare(measured, config.resamples, config.seed)
     folders = [str(each.subject.folder) for each in measured]
-    runs.write_json(measured[0].subject.folder / "eval" / "comparison.json", {"runs": folders, "comparisons": found})
+    runs.write_json(measured[0].subject.results / "comparison.json", {"runs": folders, "comparisons": found})
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

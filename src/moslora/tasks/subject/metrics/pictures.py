@@ -36,6 +36,7 @@ class Subject(NamedTuple):
     """What a run offers to be measured."""
 
     folder: Path  # of the run
+    results: Path  # folder that the evaluation fills
     method: str
     name: str  # of the folder of photographs
     token: str  # left out of the prompts; empty if there is none
@@ -43,13 +44,16 @@ class Subject(NamedTuple):
     pictures: list[Picture]
 
 
-def read_subject(folder: Path, references: Path | None = None, unique_token: str | None = None) -> Subject:
+def read_subject(
+    folder: Path, references: Path | None = None, unique_token: str | None = None, base_only: bool = False
+) -> Subject:
     """The pictures and photographs of a finished run.
 
     Args:
         folder: RUN, with RUN/images/images.jsonl from `moslora generate subject`.
         references: photographs of the subject; those that the run was trained on when None.
         unique_token: the word for the subject; found in the run's prompts when None.
+        base_only: take the pictures of the base model, RUN/images-base.
 
     Raises:
         RunError: the run is not finished.
@@ -61,11 +65,12 @@ def read_subject(folder: Path, references: Path | None = None, unique_token: str
     token = find_token(config) if unique_token is None else unique_token
     return Subject(
         folder=folder,
-        method=str(config.get("method", "unknown method")),
+        results=folder / ("eval-base" if base_only else "eval"),
+        method="base model" if base_only else str(config.get("method", "unknown method")),
         name=references.resolve().name,
         token=token,
         photographs=_photographs(references),
-        pictures=_pictures(folder / "images", token),
+        pictures=_pictures(folder / ("images-base" if base_only else "images"), token),
     )
 
 
