@@ -21,7 +21,7 @@ from ...errors import CheckpointError, ConfigError, UnsupportedError
 from .parts import ImageSettings, language_model_config, make_processor, vision_config
 
 if TYPE_CHECKING:
-    from transformers import LlavaConfig, PreTrainedModel
+    from transformers import LlavaConfig, LlavaProcessor, PreTrainedModel
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 Strategy = Literal["default", "full"]
@@ -86,7 +86,8 @@ def assemble(
     language_model, vision_model, out = Path(language_model), Path(vision_model), Path(out)
     refuse_existing(out)
     text, vision = language_model_config(language_model), vision_config(vision_model)
-    words = _open(language_model, allow_pickle)
+    words, pictures = _open(language_model, allow_pickle), _open(vision_model, allow_pickle)
+    kept = getattr(torch, dtype) if dtype else next(iter(words.places.values())).dtype
     images = ImageSettings(vision.image_size, vision.patch_size, strategy)
     processor = make_processor(language_model, vision_model, images)
     if projector is None:
@@ -95,29 +96,27 @@ def assemble(
         middle = read_projector(projector, allow_pickle=allow_pickle)
     middle.check_shapes(vision.hidden_size, text.hidden_size, f"{vision_model.name} and {language_model.name}")
 
-    key = next(iter(words.places))
-    kept = getattr(torch, dtype) if dtype else words.places[key].dtype
     old_rows = text.vocab_size
     text.vocab_size = _rows(old_rows, len(processor.tokenizer))
     config = _config(text, vision, processor.tokenizer, middle, images, feature_layer, kept)
-    weights = [
-        *_renamed(words, _language_name),
-        *_renamed(_open(vision_model, allow_pickle), _vision_name),
-        *_of_projector(middle),
-    ]
-    weights = [_longer(weight, old_rows, text.vocab_size, seed) for weight in weights]
+    renamed = [*_renamed(words, _language_name), *_renamed(pictures, _vision_name), *_of_projector(middle)]
+    weights = [_longer(weight, old_rows, text.vocab_size, seed) for weight in renamed]
     parameters = _check_complete(weights, config)
     with new_path(out) as partial:
         partial.mkdir()
         write_weights(partial, weights, kept)
-        config.save_pretrained(partial)
-        processor.save_pretrained(partial)
-        processor.image_processor.save_pretrained(partial)  # where transformers 4 and vLLM look for it
-        if (language_model / "generation_config.json").is_file():
-            shutil.copyfile(language_model / "generation_config.json", partial / "generation_config.json")
-    return Assembled(
-        out, parameters, config.image_token_index, text.vocab_size - old_rows, middle.file if projector else None, kept
-    )
+        _write_settings(partial, config, processor, language_model)
+    added = text.vocab_size - old_rows
+    return Assembled(out, parameters, config.image_token_index, added, middle.file if projector else None, kept)
+
+
+def _write_settings(folder: Path, config: "LlavaConfig", processor: "LlavaProcessor", language_model: Path) -> None:
+    """Everything but weights."""
+    config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)  # where transformers 4 and vLLM look for it
+    if (language_model / "generation_config.json").is_file():
+        shutil.copyfile(language_model / "generation_config.json", folder / "generation_config.json")
 
 
 def _open(folder: Path, allow_pickle: bool) -> Weights | PickledWeights:
