@@ -114,7 +114,7 @@ def test_the_base_model_has_a_folder_of_its_own_and_a_limit_is_kept(config, run)
     assert not (run / "eval").exists()
     assert scores["benchmarks"]["MMBench_DEV_EN"]["questions"] == 2
     assert scores["benchmarks"]["MME"]["rows"] == 4
-    assert scores["settings"]["adapter"] is None
+    assert scores["settings"]["trained"] == {}
 
 
 def test_mme_adds_up(config):

@@ -20,6 +20,7 @@ from .... import runs
 from ....errors import ConfigError, MoSLoRAWarning
 from ...models import trained_folder
 from ...progress import progress_bar
+from ..projector import PROJECTOR_FILE
 from .asked import asked_rows, guessing, unit
 from .asking import Answerer, answer_in_batches
 from .benchmarks import MAX_NEW_TOKENS, benchmark_file, file_hashes, find_benchmark, is_published, kind_of
@@ -128,14 +129,21 @@ def _look_at(name: str, path: Path, config: VisionEvalConfig) -> tuple[dict[str,
 
 def _record_settings(folder: Path, config: VisionEvalConfig, record: dict[str, Any], data: dict[str, Any]) -> None:
     """Write eval.json, or make sure that what is there agrees with it. More benchmarks may join later."""
-    adapter = None if config.base_only else runs.fingerprint(trained_folder(config.run, record))["sha256"]
-    settings = {"decoding": "greedy", "adapter": adapter, "limit": config.limit}
+    trained = {} if config.base_only else _trained(config.run, record)
+    settings = {"decoding": "greedy", "trained": trained, "limit": config.limit}
     path = folder / "eval.json"
     if path.exists():
         old = runs.read_json(path)
         data = old["data"] | data
         runs.refuse_differences(folder, {**old, "data": data | old["data"]}, {"settings": settings, "data": data})
     runs.write_json(path, {"settings": settings, "data": data})
+
+
+def _trained(run: Path, record: dict[str, Any]) -> dict[str, str]:
+    """Hashes of what the run trained: its adapter or model, its projector, or both."""
+    folder, projector = trained_folder(run, record), run / PROJECTOR_FILE
+    found = {folder.name: runs.fingerprint(folder)["sha256"]} if folder.is_dir() else {}
+    return found | ({"projector": runs.file_sha256(projector)} if projector.exists() else {})
 
 
 def _answered(folder: Path, name: str) -> set[str]:

@@ -10,36 +10,33 @@ from ....errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST_PIXELS = 100_000_000  # 300 MB unpacked; the largest image of the nine benchmarks is far below
+# Kinds that are opened: others run programs (EPS), or are no pictures of a benchmark.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-def decode_image(text: str, where: str) -> "Image.Image":
-    """The picture in RGB; of an animation, its first frame.
+def decode_image(text: str, where: str, max_pixels: int | None = None) -> "Image.Image":
+    """The picture as the training data's are read: upright, in RGB, of an animation the first frame.
 
     Args:
         text: base64 of an image file.
         where: what to call it in an error, for example "MMVet, row 3".
+        max_pixels: an image with more is taken for a bomb and not unpacked; that of training unless given.
 
     Raises:
-        DataError: it is no image, or one that unpacks to more than `MOST_PIXELS`.
+        DataError: it is no image that can be used.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
+
+    from ..images import MAX_PIXELS, read_picture
 
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise DataError(f"{where}: the image is not base64 ({error}). Several images a row cannot be used.") from error
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size  # read from the header; nothing is unpacked yet
-            if width * height > MOST_PIXELS:
-                raise DataError(
-                    f"{where}: the image unpacks to {width} x {height} pixels, more than {MOST_PIXELS:,}. "
-                    "Make it smaller, or take the row out."
-                )
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{where}: cannot read the image: {error}. Expected one of {', '.join(FORMATS)}.") from error
+        Image.open(io.BytesIO(content), formats=FORMATS).close()
+        return read_picture(content, max_pixels or MAX_PIXELS).image
+    except UnidentifiedImageError:
+        raise DataError(f"{where}: this is no image. Expected one of {', '.join(FORMATS)}.") from None
+    except (DataError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: the image cannot be used: {error}") from error
