@@ -14,20 +14,49 @@ from .layers import MixedLayer
 
 
 class OffDiagonal:
-    """The mixers of a model whose blocks outside the diagonal are trained.
+    """The blocks outside the diagonal of the mixers of an adapter that `moslora mix` has written.
+
+    They let the columns of B of one adapter meet the rows of A of another: what the sum of the adapters lacks.
 
     Attributes:
-        mixers: layer -> M (r, r), of which a gradient reaches only those blocks.
+        mixers: layer -> M (r, r). Layers that only one adapter has are not among them.
         diagonal: layer -> (r, r) of bool, true inside the blocks that stay as they are.
     """
 
-    def __init__(self, mixers: dict[str, nn.Parameter], diagonal: dict[str, Tensor]) -> None:
-        self.mixers = mixers
-        self.diagonal = diagonal
+    def __init__(self, model: nn.Module, ranks: Mapping[str, Sequence[int]], adapter_name: str = "default") -> None:
+        """Find them; nothing is changed.
+
+        Args:
+            model: with the mixed adapter loaded.
+            ranks: layer -> ranks of the blocks, as `moslora.checkpoint.read_ranks(folder)` reads them.
+            adapter_name: of the mixed adapter in the model.
+
+        Raises:
+            UnsupportedError: a layer is not in the model or has no such mixer, or no layer has two blocks.
+        """
+        layers = {_base_name(path): layer for path, layer in model.named_modules() if isinstance(layer, MixedLayer)}
+        self.mixers: dict[str, nn.Parameter] = {}
+        self.diagonal: dict[str, Tensor] = {}
+        for name, sizes in ranks.items():
+            if sum(size > 0 for size in sizes) < 2:
+                continue
+            M = _mixer(layers.get(name), adapter_name)
+            if M is None or M.shape != (sum(sizes), sum(sizes)):
+                shape = "no such mixer" if M is None else f"one of shape {tuple(M.shape)}"
+                raise UnsupportedError(
+                    f"{name}: found {shape} in the adapter {adapter_name!r}, expected a learnable mixer of rank "
+                    f"{sum(sizes)}: load the adapter that `moslora mix` has written into its base model."
+                )
+            owner = owners([size for size in sizes if size], getattr(layers[name].base_layer, "groups", 1))
+            self.mixers[name], self.diagonal[name] = M, (owner[:, None] == owner).to(M.device)
+        if not self.mixers:
+            raise UnsupportedError(
+                "No layer has blocks of two adapters, so there is nothing outside the diagonal to train."
+            )
 
     @property
     def count(self) -> int:
-        """Trained numbers."""
+        """Numbers outside the diagonal blocks."""
         return sum(int((~inside).sum()) for inside in self.diagonal.values())
 
     def guard(self, optimizer: Optimizer) -> Optimizer:
@@ -55,43 +84,24 @@ def train_off_diagonal(
 ) -> OffDiagonal:
     """Freeze a model but for the off-diagonal blocks of the mixers of an adapter that `moslora mix` has written.
 
-    These blocks let the columns of B of one adapter meet the rows of A of another: what the sum of the adapters lacks.
-
     Args:
-        model: with the mixed adapter loaded.
-        ranks: layer -> ranks of the blocks, as `moslora.checkpoint.read_ranks(folder)` reads them. Layers that only
-            one adapter has are frozen.
-        adapter_name: of the mixed adapter in the model.
+        model: as for `OffDiagonal`; changed in place.
+        ranks: likewise.
+        adapter_name: likewise.
 
     Returns:
-        the mixers. Give `mixers.values()` to the optimizer, and the optimizer to `guard`.
+        the mixers, of which a gradient reaches only those blocks. Give `mixers.values()` to the optimizer, and the
+        optimizer to `guard`.
 
     Raises:
-        UnsupportedError: a layer is not in the model or has no such mixer, or no layer has two blocks.
+        UnsupportedError: as for `OffDiagonal`.
     """
-    layers = {_base_name(path): layer for path, layer in model.named_modules() if isinstance(layer, MixedLayer)}
+    blocks = OffDiagonal(model, ranks, adapter_name)
     model.requires_grad_(False)
-    mixers, diagonal = {}, {}
-    for name, sizes in ranks.items():
-        if sum(size > 0 for size in sizes) < 2:
-            continue
-        M = _mixer(layers.get(name), adapter_name)
-        if M is None or M.shape != (sum(sizes), sum(sizes)):
-            shape = "no such mixer" if M is None else f"one of shape {tuple(M.shape)}"
-            raise UnsupportedError(
-                f"{name}: found {shape} in the adapter {adapter_name!r}, expected a learnable mixer of rank "
-                f"{sum(sizes)}: load the adapter that `moslora mix` has written into its base model."
-            )
-        owner = owners([size for size in sizes if size], getattr(layers[name].base_layer, "groups", 1))
-        inside = (owner[:, None] == owner).to(M.device)
+    for name, M in blocks.mixers.items():
         M.requires_grad_(True)
-        M.register_hook(functools.partial(_outside, inside))
-        mixers[name], diagonal[name] = M, inside
-    if not mixers:
-        raise UnsupportedError(
-            "No layer has blocks of two adapters, so there is nothing outside the diagonal to train."
-        )
-    return OffDiagonal(mixers, diagonal)
+        M.register_hook(functools.partial(_outside, blocks.diagonal[name]))
+    return blocks
 
 
 def _mixer(layer: MixedLayer | None, adapter_name: str) -> nn.Parameter | None:

@@ -11,6 +11,8 @@ import transformers
 from torch import nn
 
 from ... import methods, runs
+from ...adapter import MosLoraConfig, OffDiagonal, train_off_diagonal
+from ...checkpoint import read_ranks
 from ...errors import ConfigError
 from .config import SubjectTrainConfig
 from .pipeline import UNET, parts, text_encoders
@@ -26,8 +28,11 @@ def attach_adapters(pipeline: "DiffusionPipeline", config: SubjectTrainConfig) -
     """The adapted parts of a pipeline, which is changed in place. Each starts from a random stream of its own.
 
     Raises:
-        ConfigError: the method or its settings cannot be used, or do not fit a part.
+        ConfigError: the method or its settings, or the adapter to start from, cannot be used or do not fit a part.
+        CheckpointError: that adapter is no mix, but only its mixers' blocks are to be trained.
     """
+    if config.start_from:
+        return {UNET: load_start(pipeline.unet, config)}
     networks = {UNET: pipeline.unet}
     if config.train_text_encoders:
         networks |= text_encoders(pipeline)
@@ -56,6 +61,26 @@ def attach_adapter(network: nn.Module, name: str, config: SubjectTrainConfig) ->
             f"Method {config.method!r} moves ranks between layers, which is not done here: choose another."
         )
     return adapted
+
+
+def load_start(unet: nn.Module, config: SubjectTrainConfig) -> nn.Module:
+    """The UNet with the adapter that training starts from; raises what `attach_adapters` does."""
+    folder = config.start_from
+    try:
+        settings = peft.PeftConfig.from_pretrained(folder)
+        if isinstance(settings, MosLoraConfig):
+            settings.kernel = config.kernel
+        adapted = peft.PeftModel.from_pretrained(unet, folder, config=settings, is_trainable=True)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"start_from {folder} does not fit the {UNET} of {config.model!r}: {error}") from error
+    if config.trained == "mixer-blocks":
+        train_off_diagonal(adapted, read_ranks(folder))
+    return adapted
+
+
+def mixer_blocks(adapted: Adapted, config: SubjectTrainConfig) -> OffDiagonal | None:
+    """What is trained of a mix, if nothing else is."""
+    return OffDiagonal(adapted[UNET], read_ranks(config.start_from)) if config.trained == "mixer-blocks" else None
 
 
 def save_adapters(adapted: Adapted, folder: Path) -> None:
@@ -121,7 +146,9 @@ def create_optimizer(adapted: Adapted, config: SubjectTrainConfig) -> torch.opti
             groups.append({"params": parameters, **settings})
         else:
             groups += [{key: group[key] for key in ("params", *settings)} for group in own.param_groups]
-    return optimizer_class(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = optimizer_class(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    blocks = mixer_blocks(adapted, config)
+    return blocks.guard(optimizer) if blocks else optimizer
 
 
 def _optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:

@@ -10,13 +10,13 @@ from ... import methods, runs
 from ...adapter import awaits_gradient, initialize_mixer, kernels_used
 from ..models import resolve_dtype
 from ..training import GRADIENT_SAMPLES, refuse_dtype, seeds
-from .attach import Adapted, attach_adapters, save_adapters
+from .attach import Adapted, attach_adapters, mixer_blocks, save_adapters
 from .config import SubjectTrainConfig, check
 from .images import folder_identity
 from .loop import Loop, new_accelerator
 from .objective import Objective
 from .pictures import SUBJECT, PictureSet, encode_folder
-from .pipeline import identity, load_pipeline, locate, parts
+from .pipeline import UNET, identity, load_pipeline, locate, parts
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -48,6 +48,8 @@ def train(config: SubjectTrainConfig, out: Path) -> dict[str, Any]:
     }
     if config.method.startswith(methods.FILE):
         inputs["method"] = runs.file_sha256(Path(config.method.removeprefix(methods.FILE)))
+    if config.start_from:
+        inputs["start_from"] = runs.fingerprint(Path(config.start_from))
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
     with runs.Run.open(out, task=TASK, config=dataclasses.asdict(config), inputs=inputs, seeds=seeds(config)) as run:
@@ -61,7 +63,7 @@ def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
     pipeline = load_pipeline(folder, dtype, config.vae).to(accelerator.device)
     sets = [encode_folder(pipeline, Path(config.images), config, config.seed, stream=SUBJECT)]
     adapted = attach_adapters(pipeline, config)
-    _record_sizes(run, pipeline, adapted, sets)
+    _record_sizes(run, pipeline, adapted, sets, config)
     prompts = {SUBJECT: config.prompt}
     objective = Objective(pipeline, adapted, prompts, config.min_snr_gamma)
     if config.gradient_checkpointing:
@@ -83,8 +85,16 @@ def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
     }
 
 
-def _record_sizes(run: runs.Run, pipeline: "DiffusionPipeline", adapted: Adapted, sets: list[PictureSet]) -> None:
+def _record_sizes(
+    run: runs.Run,
+    pipeline: "DiffusionPipeline",
+    adapted: Adapted,
+    sets: list[PictureSet],
+    config: SubjectTrainConfig,
+) -> None:
     counts = {name: methods.trained_parameters(model) for name, model in adapted.items()}
+    if blocks := mixer_blocks(adapted, config):
+        counts[UNET] = blocks.count  # of the mixers' parameters, only these are free
     total = sum(parameter.numel() for part in parts(pipeline).values() for parameter in part.parameters())
     run.record |= {
         "parameters": {"trainable": sum(counts.values()), "total": total, **counts},
