@@ -27,7 +27,7 @@ def mixed(trained, sdxl, tmp_path_factory):
 
 def blocks_only(sdxl, photographs, mixed, **changes):
     return settings(
-        sdxl, photographs, start_from=str(mixed), trained="mixer-blocks", weight_decay=0.1, save_steps=2, **changes
+        sdxl, photographs, start_from=str(mixed), train="mixer-blocks", weight_decay=0.1, save_steps=2, **changes
     )
 
 
@@ -89,10 +89,10 @@ def test_without_more_words_the_whole_adapter_goes_on(mixed, sdxl, photographs, 
 
 def test_what_cannot_be_started_from_is_refused(trained, mixed, sdxl, photographs, tmp_path):
     cases = (
-        ({"trained": "mixer-blocks"}, ConfigError, "trained is mixer-blocks: name the folder"),
+        ({"train": "mixer-blocks"}, ConfigError, "train is mixer-blocks: name the folder"),
         ({"start_from": str(tmp_path / "none")}, ConfigError, "there is no such folder"),
         ({"start_from": str(mixed), "train_text_encoders": True}, ConfigError, "leave train_text_encoders out"),
-        ({"start_from": str(trained / "adapter"), "trained": "mixer-blocks"}, CheckpointError, r"found no mix\.json"),
+        ({"start_from": str(trained / "adapter"), "train": "mixer-blocks"}, CheckpointError, r"found no mix\.json"),
         ({"start_from": str(tmp_path)}, ConfigError, "does not fit the unet"),
     )
     for number, (changes, error, message) in enumerate(cases):

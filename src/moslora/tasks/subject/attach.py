@@ -73,14 +73,14 @@ def load_start(unet: nn.Module, config: SubjectTrainConfig) -> nn.Module:
         adapted = peft.PeftModel.from_pretrained(unet, folder, config=settings, is_trainable=True)
     except (KeyError, RuntimeError, ValueError) as error:
         raise ConfigError(f"start_from {folder} does not fit the {UNET} of {config.model!r}: {error}") from error
-    if config.trained == "mixer-blocks":
+    if config.train == "mixer-blocks":
         train_off_diagonal(adapted, read_ranks(folder))
     return adapted
 
 
 def mixer_blocks(adapted: Adapted, config: SubjectTrainConfig) -> OffDiagonal | None:
     """What is trained of a mix, if nothing else is."""
-    return OffDiagonal(adapted[UNET], read_ranks(config.start_from)) if config.trained == "mixer-blocks" else None
+    return OffDiagonal(adapted[UNET], read_ranks(config.start_from)) if config.train == "mixer-blocks" else None
 
 
 def save_adapters(adapted: Adapted, folder: Path) -> None:

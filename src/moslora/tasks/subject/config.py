@@ -48,7 +48,7 @@ class SubjectTrainConfig(PictureConfig, AdapterSettings):
     """Layers of the UNet that are adapted, convolutions among them if named; `all-linear` for every linear one."""
     start_from: str = ""
     """Folder of an adapter of the UNet to go on with, such as one of `moslora mix`; its ranks and layers hold then."""
-    trained: Literal["all", "mixer-blocks"] = "all"
+    train: Literal["all", "mixer-blocks"] = "all"
     """mixer-blocks: of a mix, only the blocks of the mixers between its adapters, everything else stays to the bit."""
     train_text_encoders: bool = False
     """Adapt the text encoders too."""
@@ -144,8 +144,8 @@ def check(config: SubjectTrainConfig) -> None:
         found.append(f"start_from is {config.start_from}: there is no such folder")
     if config.start_from and config.train_text_encoders:
         found.append("start_from is an adapter of the UNet: leave train_text_encoders out")
-    if config.trained == "mixer-blocks" and not config.start_from:
-        found.append("trained is mixer-blocks: name the folder that `moslora mix` has written with start_from")
+    if config.train == "mixer-blocks" and not config.start_from:
+        found.append("train is mixer-blocks: name the folder that `moslora mix` has written with start_from")
     if config.class_images and not config.class_prompt:
         found.append("class_images needs a class_prompt that says what they show")
     if config.method == "full":
