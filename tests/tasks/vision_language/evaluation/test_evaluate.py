@@ -141,6 +141,19 @@ def test_the_test_split_has_no_score_but_a_file_for_the_leaderboard(config, run)
     assert [row[0] for row in table[1:6]] == [1, 2, 3, 4, 1000001]
 
 
+def test_what_the_leaderboard_says_fills_the_hidden_score_and_stays(config, run):
+    evaluate(config("MMBench_TEST_EN", "MMBench_DEV_EN"), Somebody(lambda text: "B"))
+    scores = evaluate(config("MMBench_TEST_EN", leaderboard=("MMBench_TEST_EN=50",)), never)
+    found = scores["benchmarks"]["MMBench_TEST_EN"]
+    assert (found["score"], found["leaderboard"], found["n"]) == (0.5, 0.5, 4)
+    assert found["interval"][0] < 0.5 < found["interval"][1]
+    assert scores["columns"] == {"MMBench EN": "MMBench_TEST_EN"}  # as in the paper, before the dev split
+    assert evaluate(config("MMBench_DEV_EN"), never) == scores
+    for wrong in ("MMBench_DEV_EN=50", "MMBench_TEST_EN=101", "MMBench_TEST_EN", "MMBench_TEST_CN=50"):
+        with pytest.raises(ConfigError, match="expected NAME=PERCENT"):
+            evaluate(config("MMBench_TEST_EN", leaderboard=(wrong,)), never)
+
+
 def read_xlsx(path):
     """Rows of the first sheet of a workbook, by the letters of its cells."""
     space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"

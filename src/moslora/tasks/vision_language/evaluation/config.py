@@ -29,6 +29,8 @@ class VisionEvalConfig:
     """Measure the model without the adapter, into RUN/eval-base."""
     into: str = ""
     """Folder of the run that is filled; unless given, `eval`, or `eval-base` with `base_only`."""
+    leaderboard: tuple[str, ...] = ()
+    """What MMBench's leaderboard said of files that were handed in, in percent, for example MMBench_TEST_EN=73.8."""
     judge_url: str = ""
     """An OpenAI-compatible endpoint, for example https://api.openai.com/v1. Without one, what no rule can read is lost
     and counted."""

@@ -47,7 +47,7 @@ def evaluate(config: VisionEvalConfig, load: Callable[[VisionEvalConfig, dict[st
         ConfigError: settings that cannot be used.
     """
     _check(config)
-    judge = _judge(config)
+    judge, leaderboard = _judge(config), _leaderboard(config)
     record = runs.finished_record(config.run)
     files = {name: benchmark_file(config.data, name) for name in config.benchmarks}
     folder = results_folder(config)
@@ -67,7 +67,7 @@ def evaluate(config: VisionEvalConfig, load: Callable[[VisionEvalConfig, dict[st
                 tasks[name] = bar.add_task(f"judge: {name}", total=count, note="")
             bar.update(tasks[name], completed=number)
 
-        return write_scores(folder, judge, done)
+        return write_scores(folder, judge, leaderboard, done)
 
 
 def results_folder(config: VisionEvalConfig) -> Path:
@@ -98,6 +98,25 @@ def _judge(config: VisionEvalConfig) -> Judge | None:
     if not config.judge_url:
         return None
     return Judge(config.judge_url, config.judge_model, config.judge_key_env, workers=config.judge_workers)
+
+
+def _leaderboard(config: VisionEvalConfig) -> dict[str, float]:
+    """Benchmark -> score in [0, 1] that its leaderboard reported."""
+    found = {}
+    for entry in config.leaderboard:
+        name, _, text = entry.partition("=")
+        row = find_benchmark(name)
+        try:
+            percent = float(text)
+        except ValueError:
+            percent = -1.0
+        if row is None or row.answers or name not in config.benchmarks or not 0 <= percent <= 100:
+            raise ConfigError(
+                f"leaderboard {entry!r}: expected NAME=PERCENT, with a NAME of --benchmarks whose answers are hidden "
+                "(MMBench_TEST_EN, MMBench_TEST_CN) and PERCENT from 0 to 100."
+            )
+        found[name] = percent / 100
+    return found
 
 
 def _look_at(name: str, path: Path, config: VisionEvalConfig) -> tuple[dict[str, Any], set[str]]:

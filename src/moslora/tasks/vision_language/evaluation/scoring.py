@@ -7,7 +7,8 @@ from typing import Any
 from .... import runs
 from . import choice, mathvista, mme, mmvet, vqa
 from .asked import has_answer
-from .benchmarks import BENCHMARKS, COLUMNS, Kind, find_benchmark
+from .benchmarks import BENCHMARKS, COLUMNS, Kind
+from .intervals import share
 from .judge import Judge
 from .judging import extract
 from .submission import write_submission
@@ -31,7 +32,10 @@ def predictions_file(folder: Path, name: str) -> Path:
 
 
 def write_scores(
-    folder: Path, judge: Judge | None = None, done: Callable[[str, int, int], None] = lambda *_: None
+    folder: Path,
+    judge: Judge | None = None,
+    leaderboard: Mapping[str, float] | None = None,
+    done: Callable[[str, int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Score every benchmark of eval.json that is answered to the end, also those of earlier commands.
 
@@ -39,6 +43,7 @@ def write_scores(
         folder: of the evaluation.
         judge: is asked about answers that no rule can read, and for grades. Without one, a benchmark that a judge has
             scored before keeps that score.
+        leaderboard: scores in [0, 1] of benchmarks whose answers are hidden; later commands keep them.
         done: told of every reply: benchmark, how many, of how many.
 
     Returns:
@@ -61,6 +66,10 @@ def write_scores(
         else:
             found, judged = _score(folder, name, kind, each, judge, done)
         benchmarks[name] = {**found, **record["data"][name]}
+        reported = (leaderboard or {}).get(name, kept.get("leaderboard"))
+        if "submission" in found and reported is not None:
+            benchmarks[name] |= {**share(round(reported * found["n"]), found["n"]), "leaderboard": reported}
+            benchmarks[name]["score"] = reported
         lost[name] = [row for row in judged if row["by"] is None]
     columns = _columns(benchmarks)
     whole = len(columns) == len(COLUMNS)
@@ -115,12 +124,6 @@ def _columns(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         if scored:
             found[column] = max(scored, key=lambda name: "TEST" in name)
     return found
-
-
-def column_of(name: str) -> str | None:
-    """The column of Table 5 that a benchmark belongs to; None for one's own."""
-    row = find_benchmark(name)
-    return row.column if row else None
 
 
 def unparsed_report(lost: Mapping[str, Sequence[Mapping[str, Any]]], asked: Mapping[str, int]) -> str:
