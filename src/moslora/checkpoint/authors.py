@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..adapter import MosLoraConfig
 from ..errors import CheckpointError, ConfigError, UnsupportedError
+from .components import COMPONENTS
 from .files import new_path, read_json, read_pickle, read_safetensors, refuse_existing, write_safetensors
-from .formats.diffusers import COMPONENTS, FILE, HEADER, plain_settings
+from .formats.diffusers import FILE, HEADER, plain_settings
 from .layers import Adapter
 from .load import CONFIG, PREFIX, WEIGHTS, build_adapter, check_config, load_adapter
 

@@ -8,13 +8,13 @@ from typing import Literal, Protocol, get_args
 import torch
 
 from ..errors import CheckpointError, ConfigError
+from .components import load_components
 from .files import new_path, refuse_existing
 from .formats.diffusers import DiffusersFormat
 from .formats.gguf import GgufFormat
 from .formats.kohya import KohyaFormat
 from .formats.peft import PeftFormat
 from .layers import Adapter, Products, Update, difference, norm
-from .load import load_adapter
 from .progress import track
 
 FormatName = Literal["peft", "diffusers", "kohya", "gguf"]
@@ -82,7 +82,8 @@ def export_adapter(
     The file is read back, and delta W of each layer compared with the adapter's, before it gets its name.
 
     Args:
-        adapter_folder: as `save_pretrained` writes it.
+        adapter_folder: as `save_pretrained` writes it, or a run of `moslora train subject`, whose adapters of UNet and
+            text encoders then go into one file (diffusers, kohya).
         out: a new folder (peft, diffusers) or file (kohya: .safetensors, gguf: .gguf).
         format: of the result.
         base: gguf only: folder with the base model's config.json; the adapter's base_model_name_or_path when None.
@@ -100,7 +101,7 @@ def export_adapter(
     """
     adapter_folder, out = Path(adapter_folder), Path(out)
     refuse_existing(out)
-    adapter = load_adapter(adapter_folder)
+    adapter = load_components(adapter_folder)
     target = _format(format, adapter, out, base, component)
     target.check(adapter)
     wanted = getattr(torch, dtype) if dtype else None

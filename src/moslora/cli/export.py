@@ -20,7 +20,7 @@ class Command:
     """Arguments of `moslora export`."""
 
     adapter: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ADAPTER")]
-    """Folder with adapter_config.json and adapter_model.safetensors."""
+    """Folder with adapter_config.json and adapter_model.safetensors, or a run of `moslora train subject`."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """New folder (peft, diffusers) or file (kohya, gguf)."""
     format: Literal["peft", "diffusers", "kohya", "gguf"] = "peft"

@@ -4,25 +4,26 @@ Without that header diffusers takes alpha = rank, and rank and alpha patterns ar
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from ...errors import ConfigError
+from ..components import split_components
 from ..files import read_safetensors, write_safetensors
-from ..layers import Adapter, Products, commonest
+from ..layers import Adapter, Layer, Products, commonest
 from ..load import build_adapter
 from . import refuse_what_is_lost
 
 FILE = "pytorch_lora_weights.safetensors"
 HEADER = "lora_adapter_metadata"
-COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
+
+Value = TypeVar("Value")
 
 
 class DiffusersFormat:
-    """Holds linear layers and convolutions of one part of a pipeline."""
+    """Holds linear layers and convolutions of one or several parts of a pipeline."""
 
     dtype: torch.dtype | None = None
 
@@ -32,34 +33,50 @@ class DiffusersFormat:
     def check(self, adapter: Adapter) -> None:
         """Raise UnsupportedError for anything but linear layers and convolutions."""
         refuse_what_is_lost(adapter, "diffusers", convolutions=True)
-        find_component(adapter.layers, self.component)
+        split_components(adapter.layers, self.component)
 
     def write(self, adapter: Adapter, out: Path) -> None:
         """Write the folder of an adapter without mixers."""
         out.mkdir()
-        component = find_component(adapter.layers, self.component)
-        # transformers 5 has no `text_model` in the names of a text encoder; without it they fit both.
-        named = {name.removeprefix("text_model."): layer for name, layer in adapter.layers.items()}
-        settings = plain_settings({name: (layer.r, layer.alpha) for name, layer in named.items()})
-        header = {f"{component}.{key}": value for key, value in settings.items()}
-        tensors = {}
-        for name, layer in adapter.layers.items():
-            tensors[f"{component}.{name}.lora_A.weight"] = layer.A
-            tensors[f"{component}.{name}.lora_B.weight"] = layer.B
+        header: dict[str, Any] = {}
+        tensors: dict[str, torch.Tensor] = {}
+        for component, layers in self._parts(adapter).items():
+            # transformers 5 has no `text_model` in the names of a text encoder; without it they fit both.
+            ranks = {name.removeprefix("text_model."): (each.r, each.alpha) for name, (_, each) in layers.items()}
+            header |= {f"{component}.{key}": value for key, value in plain_settings(ranks).items()}
+            for name, (_, layer) in layers.items():
+                tensors[f"{component}.{name}.lora_A.weight"] = layer.A
+                tensors[f"{component}.{name}.lora_B.weight"] = layer.B
         write_safetensors(out / FILE, tensors, {HEADER: json.dumps(header, indent=2, sort_keys=True)})
 
     def read(self, out: Path, adapter: Adapter) -> dict[str, Products]:
         """delta W of each layer, from the tensors and the header of the file."""
         tensors, metadata = read_safetensors(out / FILE)
-        component = find_component(adapter.layers, self.component)
-        config = {key.removeprefix(f"{component}."): value for key, value in json.loads(metadata[HEADER]).items()}
-        plain = {key.removeprefix(f"{component}."): tensor for key, tensor in tensors.items()}
-        found = build_adapter(out / FILE, {**config, "peft_type": "LORA"}, plain)
-        return {name: layer.products() for name, layer in found.layers.items()}
+        header = json.loads(metadata[HEADER])
+        products: dict[str, Products] = {}
+        for component, layers in self._parts(adapter).items():
+            config = _under(component, header)
+            found = build_adapter(out / FILE, {**config, "peft_type": "LORA"}, _under(component, tensors))
+            full_names = {name: full_name for name, (full_name, _) in layers.items()}
+            products |= {full_names.get(name, name): layer.products() for name, layer in found.layers.items()}
+        return products
 
     def next_step(self, out: Path) -> str:
         """How to load the result."""
         return f'pipeline.load_lora_weights("{out}")'
+
+    def _parts(self, adapter: Adapter) -> dict[str, dict[str, tuple[str, Layer]]]:
+        """Part of the pipeline -> name of a layer there -> its name in the adapter, and the layer."""
+        found: dict[str, dict[str, tuple[str, Layer]]] = {}
+        for full_name, (component, name) in split_components(adapter.layers, self.component).items():
+            found.setdefault(component, {})[name] = (full_name, adapter.layers[full_name])
+        return found
+
+
+def _under(component: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """The values whose keys begin with a part of the pipeline, without that beginning."""
+    start = f"{component}."
+    return {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
 
 
 def plain_settings(layers: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
@@ -76,27 +93,3 @@ def plain_settings(layers: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
         "alpha_pattern": {name: value for name, (_, value) in layers.items() if value != alpha},
         "target_modules": sorted(layers),
     }
-
-
-def find_component(names: Iterable[str], component: str | None) -> str:
-    """The part of the pipeline that layers of these names belong to.
-
-    Args:
-        names: of the adapted layers.
-        component: what the user says it is; None to recognise a unet or transformer. Text encoders look alike.
-
-    Raises:
-        ConfigError: it is unknown or cannot be recognised.
-    """
-    if component is None:
-        firsts = {name.partition(".")[0] for name in names}
-        if firsts & {"down_blocks", "mid_block", "up_blocks"}:
-            component = "unet"
-        elif firsts & {"transformer_blocks", "single_transformer_blocks"}:
-            component = "transformer"
-    if component not in COMPONENTS:
-        raise ConfigError(
-            f"Found component {component!r} for layers such as {min(names)}: say which part of the pipeline was "
-            f"adapted with --component {{{','.join(COMPONENTS)}}}."
-        )
-    return component

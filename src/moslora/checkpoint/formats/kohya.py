@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError, UnsupportedError
+from ..components import split_components
 from ..files import read_safetensors, write_safetensors
 from ..layers import Adapter, Layer, Products
 from . import refuse_what_is_lost
-from .diffusers import find_component
 
 PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 
 
 class KohyaFormat:
-    """Holds linear layers and convolutions of a UNet or a text encoder."""
+    """Holds linear layers and convolutions of a UNet and of text encoders."""
 
     dtype: torch.dtype | None = None
 
@@ -61,14 +61,19 @@ class KohyaFormat:
 
     def _names(self, adapter: Adapter) -> dict[str, str]:
         """kohya's name of each module -> its name in the base model."""
-        component = find_component(adapter.layers, self.component)
-        if component not in PREFIXES:
-            raise UnsupportedError(f"The format kohya has no names for a {component}: use --format diffusers.")
+        parts = split_components(adapter.layers, self.component)
+        components = {component for component, _ in parts.values()}
+        if not components <= PREFIXES.keys():
+            unknown = min(components - PREFIXES.keys())
+            raise UnsupportedError(f"The format kohya has no names for a {unknown}: use --format diffusers.")
+        # Stable Diffusion 1 and 2 have one text encoder, whose prefix has no number.
+        alone = {"unet", "text_encoder"} == components
+        prefixes = {**PREFIXES, "text_encoder": "lora_te"} if alone else PREFIXES
         names: dict[str, str] = {}
-        for name in adapter.layers:
+        for full_name, (component, name) in parts.items():
             path = name if component == "unet" or name.startswith("text_model.") else f"text_model.{name}"
-            key = f"{PREFIXES[component]}_{path.replace('.', '_')}"
+            key = f"{prefixes[component]}_{path.replace('.', '_')}"
             if key in names:
-                raise UnsupportedError(f"{name} and {names[key]} have the same name in the format kohya, {key}.")
-            names[key] = name
+                raise UnsupportedError(f"{full_name} and {names[key]} have the same name in the format kohya, {key}.")
+            names[key] = full_name
         return names

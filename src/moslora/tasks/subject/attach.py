@@ -12,7 +12,7 @@ from torch import nn
 
 from ... import methods, runs
 from ...adapter import MosLoraConfig, OffDiagonal, train_off_diagonal
-from ...checkpoint import read_ranks
+from ...checkpoint import COMPONENT_FOLDERS, component_folders, read_ranks
 from ...errors import ConfigError
 from .config import SubjectTrainConfig
 from .pipeline import UNET, parts, text_encoders
@@ -20,8 +20,7 @@ from .pipeline import UNET, parts, text_encoders
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-FOLDERS = {UNET: "adapter", "text_encoder": "text_encoder_adapter", "text_encoder_2": "text_encoder_2_adapter"}
-Adapted = dict[str, nn.Module]  # name of the part -> PeftModel around it
+Adapted = dict[str, peft.PeftModel]  # name of the part -> PeftModel around it
 
 
 def attach_adapters(pipeline: "DiffusionPipeline", config: SubjectTrainConfig) -> Adapted:
@@ -39,7 +38,7 @@ def attach_adapters(pipeline: "DiffusionPipeline", config: SubjectTrainConfig) -
     return {name: attach_adapter(network, name, config) for name, network in networks.items()}
 
 
-def attach_adapter(network: nn.Module, name: str, config: SubjectTrainConfig) -> nn.Module:
+def attach_adapter(network: nn.Module, name: str, config: SubjectTrainConfig) -> peft.PeftModel:
     """One part with its adapter; raises ConfigError as `attach_adapters` does."""
     targets = list(config.target_modules if name == UNET else config.text_target_modules)
     transformers.set_seed(runs.stream_seed(config.seed, "init" if name == UNET else f"init/{name}"))
@@ -56,6 +55,7 @@ def attach_adapter(network: nn.Module, name: str, config: SubjectTrainConfig) ->
         )
     except ConfigError as error:
         raise ConfigError(f"The adapter does not fit the {name} of {config.model!r}: {error}") from error
+    assert isinstance(adapted, peft.PeftModel)
     if methods.allocates_ranks(adapted):
         raise ConfigError(
             f"Method {config.method!r} moves ranks between layers, which is not done here: choose another."
@@ -63,7 +63,7 @@ def attach_adapter(network: nn.Module, name: str, config: SubjectTrainConfig) ->
     return adapted
 
 
-def load_start(unet: nn.Module, config: SubjectTrainConfig) -> nn.Module:
+def load_start(unet: nn.Module, config: SubjectTrainConfig) -> peft.PeftModel:
     """The UNet with the adapter that training starts from; raises what `attach_adapters` does."""
     folder = config.start_from
     try:
@@ -84,20 +84,14 @@ def mixer_blocks(adapted: Adapted, config: SubjectTrainConfig) -> OffDiagonal | 
 
 
 def save_adapters(adapted: Adapted, folder: Path) -> None:
-    """Write each adapter into its folder of `FOLDERS`, all or nothing each."""
+    """Write each adapter into its folder of `COMPONENT_FOLDERS`, all or nothing each."""
     for name, model in adapted.items():
-        unfinished = folder / f"{FOLDERS[name]}.unfinished"
+        unfinished = folder / f"{COMPONENT_FOLDERS[name]}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
-        assert isinstance(model, peft.PeftModel)
         model.save_pretrained(unfinished)
         (unfinished / "README.md").unlink(missing_ok=True)  # an empty model card of PEFT's
-        shutil.rmtree(folder / FOLDERS[name], ignore_errors=True)
-        unfinished.rename(folder / FOLDERS[name])
-
-
-def adapter_folders(run: Path) -> dict[str, Path]:
-    """The adapters that a run has saved, by the part of the pipeline."""
-    return {name: run / folder for name, folder in FOLDERS.items() if (run / folder).is_dir()}
+        shutil.rmtree(folder / COMPONENT_FOLDERS[name], ignore_errors=True)
+        unfinished.rename(folder / COMPONENT_FOLDERS[name])
 
 
 def load_adapters(pipeline: "DiffusionPipeline", run: Path) -> Adapted:
@@ -106,9 +100,9 @@ def load_adapters(pipeline: "DiffusionPipeline", run: Path) -> Adapted:
     Raises:
         ConfigError: the run has no adapter, or one that does not fit.
     """
-    folders = adapter_folders(run)
+    folders = component_folders(run)
     if UNET not in folders:
-        raise ConfigError(f"{run} holds no adapter: expected the folder {FOLDERS[UNET]} of a finished run.")
+        raise ConfigError(f"{run} holds no adapter: expected the folder {COMPONENT_FOLDERS[UNET]} of a finished run.")
     networks = parts(pipeline)
     adapted: Adapted = {}
     for name, folder in folders.items():
@@ -117,6 +111,11 @@ def load_adapters(pipeline: "DiffusionPipeline", run: Path) -> Adapted:
         except (KeyError, RuntimeError, ValueError) as error:
             raise ConfigError(f"{folder} does not fit the {name} of the pipeline: {error}") from error
     return adapted
+
+
+def peft_types(adapted: Adapted) -> set[str]:
+    """PEFT's names of the kinds of adapters."""
+    return {model.active_peft_config.peft_type for model in adapted.values()}
 
 
 def trained(adapted: Adapted) -> dict[str, nn.Parameter]:

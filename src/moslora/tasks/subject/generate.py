@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 
 from ... import runs
+from ...checkpoint import component_folders
 from ...errors import ConfigError, RunError
 from ..models import resolve_dtype
 from ..progress import progress_bar
-from .attach import adapter_folders, load_adapters
+from .attach import load_adapters
 from .config import SubjectGenerateConfig
 from .images import Size, find_pictures, read_image
 from .pipeline import draw, load_pipeline, locate
@@ -116,7 +117,7 @@ def _record_settings(
     config: SubjectGenerateConfig, folder: Path, record: dict[str, Any], size: Size, run: Path
 ) -> None:
     """Write images.json, or make sure that what is there agrees. More prompts and seeds may join later."""
-    adapters = {} if config.base_only else adapter_folders(run)
+    adapters = {} if config.base_only else component_folders(run)
     found = {
         "settings": {
             "steps": config.steps,

@@ -1,6 +1,8 @@
 """Teach a diffusion model a subject from a few photographs."""
 
 import dataclasses
+import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +10,11 @@ import torch
 
 from ... import methods, runs
 from ...adapter import awaits_gradient, initialize_mixer, kernels_used
+from ...checkpoint import EXPORTABLE_TYPES, FormatName, export_adapter
+from ...errors import MoSLoRAWarning, UnsupportedError
 from ..models import resolve_dtype
 from ..training import GRADIENT_SAMPLES, refuse_dtype, seeds
-from .attach import Adapted, attach_adapters, mixer_blocks, save_adapters
+from .attach import Adapted, attach_adapters, mixer_blocks, peft_types, save_adapters
 from .config import SubjectTrainConfig, check
 from .images import folder_identity
 from .loop import Loop, new_accelerator
@@ -21,7 +25,7 @@ from .pipeline import UNET, identity, load_pipeline, locate, parts
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-TASK = "subject"
+TASK, LORA, KOHYA = "subject", "lora", "lora-kohya.safetensors"
 
 
 def train(config: SubjectTrainConfig, out: Path) -> dict[str, Any]:
@@ -77,12 +81,28 @@ def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
     steps = loop.fit(lambda done: None)
     if runs.is_main_process():
         save_adapters(adapted, run.folder)
+        _export(adapted, run.folder)
     losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl")]
     run.record |= {
         "kernels": {name: kernels_used(model) for name, model in adapted.items()},
         "steps": steps,
         "final_loss": losses[-1] if losses else None,
     }
+
+
+def _export(adapted: Adapted, folder: Path) -> None:
+    """Write the equal plain LoRA in the forms that other programs read, if there is one."""
+    if any(kind not in EXPORTABLE_TYPES for kind in peft_types(adapted)):
+        return
+    formats: dict[FormatName, str] = {"diffusers": LORA, "kohya": KOHYA}
+    for format, name in formats.items():
+        out = folder / name
+        shutil.rmtree(out, ignore_errors=True)
+        out.unlink(missing_ok=True)
+        try:
+            export_adapter(folder, out, format=format)
+        except UnsupportedError as error:  # DoRA: it needs PEFT
+            warnings.warn(f"There is no {out}: {error}", MoSLoRAWarning, stacklevel=2)
 
 
 def _record_sizes(
