@@ -18,7 +18,7 @@ def test_the_merged_folder_computes_what_the_adapted_model_computes(name, tmp_pa
     base = architecture.build().eval()
     base.save_pretrained(tmp_path / "base")
     model = adapt(base, tmp_path / "a", std=0.1, r=4, **architecture.config)
-    class_name = merge_adapter(tmp_path / "a", tmp_path / "merged", base=tmp_path / "base")
+    class_name = merge_adapter(tmp_path / "a", tmp_path / "merged", base=tmp_path / "base").class_name
     merged = getattr(transformers, class_name).from_pretrained(tmp_path / "merged").eval()
     plain = getattr(transformers, class_name).from_pretrained(tmp_path / "base").eval()
     with torch.no_grad():

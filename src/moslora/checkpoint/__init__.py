@@ -7,8 +7,9 @@ from .export import ExportReport, FormatName, export_adapter
 from .layers import Adapter, Layer, norm
 from .load import PEFT_TYPES as EXPORTABLE_TYPES
 from .load import load_adapter
-from .merge import merge_adapter
+from .merge import MergeReport, merge_adapter
 from .mix import MixReport, mix_adapters, read_ranks
+from .quantized import Quantization
 
 __all__ = [
     "COMPONENT_FOLDERS",
@@ -17,7 +18,9 @@ __all__ = [
     "ExportReport",
     "FormatName",
     "Layer",
+    "MergeReport",
     "MixReport",
+    "Quantization",
     "component_folders",
     "export_adapter",
     "import_adapter",

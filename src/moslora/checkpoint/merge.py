@@ -1,92 +1,123 @@
-"""The base model with an adapter merged into its weights, as a folder that needs no PEFT."""
+"""The base model with an adapter merged into its weights, as a folder that needs no PEFT.
 
-import shutil
+Every weight becomes `W + delta W`, computed in float64 and rounded once to the dtype that the base has on the disk. The
+usual case, plain updates of linear layers, goes from file to file (`streamed`); everything else that PEFT knows is
+merged in memory (`whole`).
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import peft
-import transformers
-from huggingface_hub import snapshot_download
+from torch import Tensor
 
-from ..errors import ConfigError, UnsupportedError
+from ..errors import CheckpointError, ConfigError
+from .base import Base, find_base
 from .files import new_path, refuse_existing
-from .layers import Adapter
 from .load import load_adapter
+from .merge_streamed import StreamedMerge
+from .merge_whole import merge_whole
+from .projectors import MODULE, Projector, read_projector
+from .quantized import Quantization
+from .rounding import ALLOWED
 
-# What comes from the base model unchanged.
-COPIED = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "chat_template*",
-    "*processor_config.json",
-)
+Onto = Literal["original", "dequantized"]
 
 
-def merge_adapter(adapter_folder: str | Path, out: str | Path, *, base: str | Path | None = None) -> str:
-    """Write the whole model with `W + delta W` as its weights, in the base model's dtype.
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge has written, and how exactly.
+
+    Attributes:
+        out: folder.
+        class_name: of the model in transformers.
+        way: "streamed" from file to file, or "whole", in memory.
+        updated: tensors to which an update was added.
+        replaced: tensors that were trained whole, such as the projector's.
+        dequantized: tensors that became what their quantised form stands for.
+        layer: the tensor whose numbers are furthest from W + delta W.
+        roundings: how far, in units of what one rounding to the dtype may change.
+    """
+
+    out: Path
+    class_name: str
+    way: Literal["streamed", "whole"]
+    updated: int
+    replaced: int
+    dequantized: int
+    layer: str
+    roundings: float
+
+
+def merge_adapter(
+    adapter_folder: str | Path,
+    out: str | Path,
+    *,
+    base: str | Path | None = None,
+    projector: str | Path | None = None,
+    quantization: Quantization | None = None,
+    onto: Onto = "original",
+) -> MergeReport:
+    """Write the whole model with `W + delta W` as its weights, in the base model's dtypes.
+
+    The result is read back and compared before it gets its name.
 
     Args:
         adapter_folder: as `save_pretrained` writes it.
         out: a new folder.
         base: folder or hub id of the base model; the adapter's base_model_name_or_path when None.
+        projector: trained projector of a vision-language model, see `read_projector`; that of the adapter, or else the
+            base's, when None.
+        quantization: how the base was quantised in training; read for `onto="dequantized"` only.
+        onto: "original" takes W from the base, "dequantized" takes the weights beside which an adapter on a quantised
+            base was trained, so that the result computes what the run computed.
 
     Returns:
-        the name of the model's class in transformers.
+        what was written, and the largest difference.
 
     Raises:
-        CheckpointError: the adapter is damaged.
-        ConfigError: `out` exists, there is no base model, or the adapter does not fit it.
-        UnsupportedError: the model is not one of transformers'.
+        CheckpointError: a file is damaged, or the result, read back, differs by more than one rounding.
+        ConfigError: `out` exists, there is no base model, or the adapter or projector does not fit it.
+        UnsupportedError: the model is not one of transformers', or a sum does not fit into the dtype of its weight.
     """
     out = Path(out)
     refuse_existing(out)
+    if onto == "dequantized" and quantization is None:
+        raise ConfigError("Dequantised weights are asked for, and not how they were quantised: give --quantization.")
     adapter = load_adapter(adapter_folder)
-    base = base or adapter.config.get("base_model_name_or_path")
-    if not base:
+    name = base or adapter.config.get("base_model_name_or_path")
+    if not name:
         raise ConfigError(f"{adapter_folder} names no base model: give its folder or hub id with --base.")
-    model = _load_base(str(base))
-    try:
-        adapted = peft.PeftModel.from_pretrained(model, adapter_folder)
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"{adapter_folder} does not fit the base model {base}: {error}") from None
-    _check_names(adapter, adapted, base)
-    merged = adapted.merge_and_unload(progressbar=True, safe_merge=True)
+    found = find_base(str(name))
+    quantized = quantization if onto == "dequantized" else None
+    trained = _projector(found, read_projector(projector)) if projector else {}
+    streamed = StreamedMerge.of(adapter, found, trained, quantized)
     with new_path(out) as partial:
-        merged.save_pretrained(partial)
-        _copy_tokenizer(str(base), partial)
-    return type(merged).__name__
+        partial.mkdir()
+        if streamed:
+            differences = streamed.write(partial)
+            counts = streamed.counts
+        else:
+            differences, counts = merge_whole(adapter, found, partial, trained, quantized)
+        found.copy_settings(partial)
+        layer, largest = max(differences.items(), key=lambda item: item[1])
+        if not largest <= ALLOWED:
+            raise CheckpointError(
+                f"{layer}: the written weight, read back, is {largest:.3g} roundings away from W + delta W, expected "
+                "at most one. Nothing was written: the disk or the memory is at fault, try again."
+            )
+    return MergeReport(out, found.class_name, "streamed" if streamed else "whole", *counts, layer, largest)
 
 
-def _load_base(base: str) -> transformers.PreTrainedModel:
-    try:
-        config = transformers.AutoConfig.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"Cannot read the base model {base} ({reason}): give its folder with --base.") from None
-    name = (config.architectures or ["none"])[0]
-    if not hasattr(transformers, name):
-        raise UnsupportedError(f"{base}: its config names the class {name}, which transformers does not have.")
-    return getattr(transformers, name).from_pretrained(base, dtype="auto")
-
-
-def _check_names(adapter: Adapter, adapted: peft.PeftModel, base: str | Path) -> None:
-    """PEFT only warns of weights that have no place in the model."""
-    modules = adapted.get_base_model().named_modules()
-    found = {name for name, module in modules if hasattr(module, "lora_embedding_A")}
-    odd = sorted(found ^ adapter.layers.keys())
-    if odd:
+def _projector(base: Base, projector: Projector) -> dict[str, Tensor]:
+    """A trained projector by the names that its tensors have in the model."""
+    names = [name for name in base.skeleton.state_dict() if f"{MODULE}." in name]
+    places = {name.partition(f"{MODULE}.")[2]: name for name in names}
+    if places.keys() != projector.tensors.keys():
         raise ConfigError(
-            f"{adapter.file} does not fit the base model {base}: found {len(found)} layers in the model and "
-            f"{len(adapter.layers)} in the adapter, which differ in {', '.join(odd[:3])}."
+            f"{projector.file} holds the projector {', '.join(sorted(projector.tensors))}, and the {base.class_name} "
+            f"in {base.folder} has {', '.join(sorted(places)) or 'none'}: give the base that was trained."
         )
-
-
-def _copy_tokenizer(base: str, out: Path) -> None:
-    folder = Path(base) if Path(base).is_dir() else Path(snapshot_download(base, allow_patterns=list(COPIED)))
-    for pattern in COPIED:
-        for path in folder.glob(pattern):
-            if path.is_file() and not (out / path.name).exists():
-                shutil.copyfile(path, out / path.name)
+    config = base.skeleton.config
+    projector.check_shapes(config.vision_config.hidden_size, config.text_config.hidden_size, str(base.folder))
+    return {places[part]: tensor for part, tensor in projector.tensors.items()}
