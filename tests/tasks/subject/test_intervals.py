@@ -36,7 +36,7 @@ def test_the_draws_are_those_of_loops_over_prompts_pictures_and_photographs(with
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    """25 prompts of 4 seeds with effects of both. Nominal 95 %; a bootstrap of 25 clusters falls somewhat short."""
+    """25 prompts of 4 seeds with effects of both. Nominal 95 %."""
     random = np.random.default_rng(1)
     hits = 0
     for _ in range(300):
