@@ -109,6 +109,24 @@ def test_runs_that_were_not_evaluated_have_no_such_sections(tmp_path):
     assert "Nine benchmarks" not in write_runs_report([run], tmp_path / "report").read_text()
 
 
+def test_benchmarks_of_ones_own_need_no_table_of_the_papers(tmp_path):
+    runs_of = [write_run(tmp_path / method, method, {"AI2D_TEST": 50.0}) for method in ("lora", "moslora")]
+    for run in runs_of:
+        scores = runs.read_json(run / "eval" / "scores.json")
+        runs.write_json(run / "eval" / "scores.json", {**scores, "columns": {}, "settings": {"limit": 3}})
+    page = write_runs_report(runs_of, tmp_path / "report").read_text()
+    assert "Table 5" not in page
+    assert "score (%), 95 % interval" in page
+    assert (tmp_path / "report" / "scores.png").stat().st_size > 5000
+
+
+def test_a_row_of_the_first_questions_alone_says_so(tmp_path):
+    run = write_run(tmp_path / "run", "moslora", {"AI2D_TEST": 50.0})
+    scores = runs.read_json(run / "eval" / "scores.json")
+    runs.write_json(run / "eval" / "scores.json", {**scores, "settings": {"limit": 3}})
+    assert "Only the first questions were asked of moslora (3)." in write_runs_report([run], tmp_path / "r").read_text()
+
+
 def test_a_hidden_score_is_no_zero(tmp_path):
     run = write_run(tmp_path / "run", "moslora", {"AI2D_TEST": 50.0})
     scores = runs.read_json(run / "eval" / "scores.json")

@@ -78,11 +78,12 @@ def losses_figure(curves: Mapping[str, Sequence[Curve]], reference: str | None =
     return figure
 
 
-def accuracies_figure(summaries: Sequence[Summary]) -> "Figure":
+def accuracies_figure(summaries: Sequence[Summary], measure: str = "accuracy") -> "Figure":
     """Accuracy on each benchmark as a point with its 95 % interval, one colour and marker a summary.
 
     Args:
         summaries: of runs that were evaluated.
+        measure: what the benchmarks measure, if it is not accuracy.
     """
     names = list(dict.fromkeys(name for summary in summaries for name in summary.benchmarks))
     with drawing():
@@ -99,11 +100,11 @@ def accuracies_figure(summaries: Sequence[Summary]) -> "Figure":
                 accuracy, (low, high) = (summary.benchmarks[name][key] for key in ("accuracy", "interval"))
                 places.append(column + (number - (len(summaries) - 1) / 2) * width)
                 centres.append(100 * accuracy)
-                below.append(100 * (accuracy - low))
-                above.append(100 * (high - accuracy))
+                below.append(100 * max(accuracy - low, 0))
+                above.append(100 * max(high - accuracy, 0))  # a bootstrap interval may lie beside its value
             style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "", "markersize": 4, "capsize": 2}
             axes.errorbar(places, centres, [below, above], label=shortened(summary.label), **style)
-        axes.set(ylabel="accuracy (%), 95 % interval", ylim=(0, 100), xlim=(-0.5, len(names) - 0.5))
+        axes.set(ylabel=f"{measure} (%), 95 % interval", ylim=(0, 100), xlim=(-0.5, len(names) - 0.5))
         slanted: dict[str, Any] = {"rotation": 30, "ha": "right"} if len(names) > 4 else {}
         axes.set_xticks(range(len(names)), names, **slanted)
         longest = max(len(shortened(summary.label)) for summary in summaries)

@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 
 from .. import runs
 from .colours import look
+from .figures import accuracies_figure
 from .page import Cell, Picture, Section, Table
 from .published import read_published
 from .radar import Axes, radar_figure
+from .summary import Summary
 from .texts import MISSING, count, percent, percent_interval
 
 TASK = "vision-language"  # as scores.json names it
 BASE = "base model"
+MOST_SCORES = 40  # runs times benchmarks in one figure
 _LANGUAGES = {"MMBench EN": "English", "MMBench CN": "Chinese"}  # columns that have the abilities of Figure 5
 
 
@@ -41,12 +44,13 @@ def vision_sections(folders: Mapping[str, Path]) -> list[Section]:
     scored = read_scored(folders)
     if not scored:
         return []
-    items: list[Any] = [_table_5(scored), *_radar_of_columns(scored)]
-    sections = [Section("Nine benchmarks", items)]
+    sections = []
+    if any(each.scores["columns"] for each in scored):
+        sections.append(Section("Nine benchmarks", [_table_5(scored), *_radar_of_columns(scored)]))
     abilities: list[Any] = [*_radar_of_abilities(scored), *_abilities(scored)]
     if abilities:
         sections.append(Section("Abilities", abilities))
-    return [*sections, Section("Every benchmark", [_everything(scored), *_mme(scored)])]
+    return [*sections, Section("Every benchmark", [_everything(scored), *_dots(scored), *_mme(scored)])]
 
 
 def vision_rows(folders: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]:
@@ -92,12 +96,13 @@ def _table_5(scored: Sequence[Scored]) -> Table:
         rows.append([Cell(f"paper: {row['model']}, {row['label']}"), *map(Cell, texts)])
     used = {column: sorted({each.scores["columns"].get(column, "") for each in scored} - {""}) for column in columns}
     sources = "; ".join(f"{column}: {', '.join(names)}" for column, names in used.items() if names)
+    limited = [f"{each.label} ({limit})" for each in scored if (limit := each.scores["settings"].get("limit"))]
     caption = (
         "The columns of the paper's Table 5 (%), with 95 % intervals over the questions. One run a row, of one seed: "
         f"the intervals do not cover its choice. Taken from {sources or 'no benchmark yet'}. Avg. is there only where "
         "all nine columns are. Rows marked “paper” were copied from the paper: single runs of other models, each with "
         "CLIP's ViT-L/14-336. Its MMBench is the test split, which only the leaderboard can score, and its judge was "
-        "GPT-4-turbo."
+        "GPT-4-turbo." + (f" Only the first questions were asked of {', '.join(limited)}." if limited else "")
     )
     return Table(caption, ("run", *columns, "Avg."), rows, wide=True)
 
@@ -156,6 +161,24 @@ def _abilities(scored: Sequence[Scored]) -> list[Table]:
         caption = f"MMBench, {language} (%): all rotations right, the first rotation alone, and the abilities."
         tables.append(Table(caption, ("run", "overall", "vanilla", *names), rows, wide=True))
     return tables
+
+
+def _dots(scored: Sequence[Scored]) -> list[Picture]:
+    """Every score with its interval, if they fit a figure."""
+    summaries = []
+    for label, scores in scored:
+        found = {
+            name: {"accuracy": each["score"], "interval": each["interval"] or [each["score"]] * 2}
+            for name, each in scores["benchmarks"].items()
+            if each["score"] is not None
+        }
+        summaries.append(Summary(label, 0 if label == BASE else 1, None, None, found, None))
+    names = list(dict.fromkeys(name for each in summaries for name in each.benchmarks))
+    if not names or len(names) * len(summaries) > MOST_SCORES:
+        return []
+    alt = f"Scores of {', '.join(each.label for each in summaries)} on {', '.join(names)}."
+    caption = "Scores with their 95 % intervals over the questions, which do not cover the choice of seed."
+    return [Picture("scores", accuracies_figure(summaries, "score"), alt, caption)]
 
 
 def _mme(scored: Sequence[Scored]) -> list[Table]:
