@@ -9,6 +9,7 @@ from .load import PEFT_TYPES as EXPORTABLE_TYPES
 from .load import load_adapter
 from .merge import MergeReport, merge_adapter
 from .mix import MixReport, mix_adapters, read_ranks
+from .projectors import projector_beside
 from .quantized import Quantization
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "merge_adapter",
     "mix_adapters",
     "norm",
+    "projector_beside",
     "read_ranks",
 ]

@@ -14,10 +14,11 @@ from .formats.diffusers import DiffusersFormat
 from .formats.gguf import GgufFormat
 from .formats.kohya import KohyaFormat
 from .formats.peft import PeftFormat
+from .formats.xtuner import XtunerFormat
 from .layers import Adapter, Products, Update, difference, norm
 from .progress import track
 
-FormatName = Literal["peft", "diffusers", "kohya", "gguf"]
+FormatName = Literal["peft", "diffusers", "kohya", "gguf", "xtuner"]
 DtypeName = Literal["float32", "bfloat16", "float16"]
 
 # Largest relative difference of delta W: a few roundings of float32, one of the 16-bit types.
@@ -84,9 +85,10 @@ def export_adapter(
     Args:
         adapter_folder: as `save_pretrained` writes it, or a run of `moslora train subject`, whose adapters of UNet and
             text encoders then go into one file (diffusers, kohya).
-        out: a new folder (peft, diffusers) or file (kohya: .safetensors, gguf: .gguf).
+        out: a new folder (peft, diffusers, xtuner) or file (kohya: .safetensors, gguf: .gguf).
         format: of the result.
-        base: gguf only: folder with the base model's config.json; the adapter's base_model_name_or_path when None.
+        base: gguf: folder with the base model's config.json; xtuner: with its projector, which is taken where the run
+            trained none. The adapter's base_model_name_or_path when None.
         component: diffusers and kohya only: the part of the pipeline that was adapted, such as "unet" or
             "text_encoder"; None to recognise a unet or transformer by the names of its layers.
         dtype: of the written factors; that of the adapter's when None. gguf is always float32.
@@ -154,8 +156,8 @@ def refuse_inexact(report: ExportReport) -> None:
 def _format(name: FormatName, adapter: Adapter, out: Path, base: str | Path | None, component: str | None) -> Format:
     if name not in get_args(FormatName):
         raise ConfigError(f"Unknown format {name!r}: choose one of {', '.join(get_args(FormatName))}.")
-    if base is not None and name != "gguf":
-        raise ConfigError(f"--base is read for the format gguf only, not for {name}: leave it out.")
+    if base is not None and name not in ("gguf", "xtuner"):
+        raise ConfigError(f"--base belongs to the formats gguf and xtuner, not to {name}: leave it out.")
     if component is not None and name not in ("diffusers", "kohya"):
         raise ConfigError(f"--component belongs to the formats diffusers and kohya, not to {name}: leave it out.")
     suffix = {"kohya": ".safetensors", "gguf": ".gguf"}.get(name)
@@ -163,6 +165,9 @@ def _format(name: FormatName, adapter: Adapter, out: Path, base: str | Path | No
         raise ConfigError(f"{out}: the format {name} is one file: give it the ending {suffix}.")
     if name == "peft":
         return PeftFormat()
+    base = base or adapter.config.get("base_model_name_or_path")
     if name == "gguf":
-        return GgufFormat(base or adapter.config.get("base_model_name_or_path"))
+        return GgufFormat(base)
+    if name == "xtuner":
+        return XtunerFormat(base)
     return DiffusersFormat(component) if name == "diffusers" else KohyaFormat(component)

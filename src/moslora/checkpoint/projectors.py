@@ -7,7 +7,7 @@ transformers  a LLaVA folder, or projector.safetensors of a run
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,18 +77,7 @@ def read_projector(path: str | Path, *, allow_pickle: bool = False) -> Projector
     """
     path = Path(path)
     keys, load, file = _open(path, allow_pickle)
-    found: dict[str, Tensor] = {}
-    odd = []
-    for key in keys:
-        if (match := _KEY.fullmatch(key)) is None:
-            continue
-        number = match["ours"] or {"0": "1", "2": "2"}.get(match["theirs"] or match["xtuner"])
-        part = f"linear_{number}.{match['part'] or match['xtuner_part']}"
-        if part not in PARTS:
-            odd.append(key)
-            continue
-        found[part] = load(key)
-        check_finite(file, key, found[part])
+    found, odd = _matching(keys, load)
     weights = {part for part in PARTS if part.endswith("weight")}
     if odd or found.keys() not in (set(PARTS), weights):
         raise CheckpointError(
@@ -96,7 +85,26 @@ def read_projector(path: str | Path, *, allow_pickle: bool = False) -> Projector
             "without biases, under the names of XTuner (model.0, model.2), LLaVA (mm_projector.0, mm_projector.2) or "
             f"transformers ({MODULE}.linear_1, {MODULE}.linear_2)."
         )
+    for part, tensor in found.items():
+        check_finite(file, part, tensor)
     return Projector({part: found[part] for part in PARTS if part in found}, _activation(file.parent), file)
+
+
+def projector_of(tensors: Mapping[str, Tensor], file: Path) -> Projector | None:
+    """The projector among the tensors that an adapter saved whole; None if there is none.
+
+    Args:
+        tensors: by the names of the model.
+        file: where they came from, for messages.
+    """
+    found, _ = _matching(tensors, tensors.__getitem__)
+    return Projector(found, None, file) if found else None
+
+
+def projector_beside(adapter_folder: Path) -> Path | None:
+    """The projector file of the run that an adapter folder lies in, if there is one."""
+    file = adapter_folder.resolve().parent / RUN_FILE
+    return file if file.is_file() else None
 
 
 def new_projector(vision_size: int, text_size: int, seed: int) -> Projector:
@@ -108,6 +116,21 @@ def new_projector(vision_size: int, text_size: int, seed: int) -> Projector:
         tensors[f"linear_{number}.weight"] = torch.empty(text_size, inputs).uniform_(-bound, bound, generator=draw)
         tensors[f"linear_{number}.bias"] = torch.empty(text_size).uniform_(-bound, bound, generator=draw)
     return Projector(tensors, None, Path("untrained"))
+
+
+def _matching(keys: Iterable[str], load: Callable[[str], Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a projector by their part, and keys that belong to no projector of two layers."""
+    found, odd = {}, []
+    for key in keys:
+        if (match := _KEY.fullmatch(key)) is None:
+            continue
+        number = match["ours"] or {"0": "1", "2": "2"}.get(match["theirs"] or match["xtuner"])
+        part = f"linear_{number}.{match['part'] or match['xtuner_part']}"
+        if part in PARTS:
+            found[part] = load(key)
+        else:
+            odd.append(key)
+    return found, odd
 
 
 def _open(path: Path, allow_pickle: bool) -> tuple[Iterable[str], Callable[[str], Tensor], Path]:

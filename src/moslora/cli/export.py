@@ -1,11 +1,13 @@
 """Write an adapter as the plain LoRA that equals it, for any client of LoRA.
 
     moslora export runs/moslora/adapter my-lora --format peft
+    moslora export runs/llava/adapter my-llava --format xtuner
     moslora export runs/moslora/adapter my-lora.gguf --format gguf --base meta-llama/Meta-Llama-3-8B-Instruct
 
 The mixer is folded into A, at the same rank, so nothing is lost. The result is read back and compared with the adapter
 before it gets its name; an existing OUT is never overwritten. peft and diffusers write a folder, kohya a .safetensors
-file, gguf (llama.cpp) a .gguf file.
+file, gguf (llama.cpp) a .gguf file. xtuner writes a folder that VLMEvalKit's LLaVA_XTuner loads: a plain LoRA of the
+language model, one of the vision tower, and the projector.
 """
 
 import dataclasses
@@ -22,11 +24,12 @@ class Command:
     adapter: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ADAPTER")]
     """Folder with adapter_config.json and adapter_model.safetensors, or a run of `moslora train subject`."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """New folder (peft, diffusers) or file (kohya, gguf)."""
-    format: Literal["peft", "diffusers", "kohya", "gguf"] = "peft"
+    """New folder (peft, diffusers, xtuner) or file (kohya, gguf)."""
+    format: Literal["peft", "diffusers", "kohya", "gguf", "xtuner"] = "peft"
     """Which clients shall read it."""
     base: str | None = None
-    """gguf: folder or hub id of the base model, of which config.json is read; what the adapter names if left out."""
+    """gguf: folder or hub id of the base model, of which config.json is read. xtuner: folder of the base model, whose
+    projector is taken if none was trained. What the adapter names if left out."""
     component: Literal["unet", "transformer", "text_encoder", "text_encoder_2"] | None = None
     """diffusers, kohya: adapted part of the pipeline; a unet or transformer is recognised."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None

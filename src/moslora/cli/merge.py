@@ -41,7 +41,7 @@ class Command:
 
     def run(self) -> None:
         """Merge and say how to load the result."""
-        from ..checkpoint import merge_adapter
+        from ..checkpoint import merge_adapter, projector_beside
 
         run = _run_record(self.adapter)
         quantization = _given(self.quantization) or _recorded(run)
@@ -49,7 +49,7 @@ class Command:
             self.adapter,
             self.out,
             base=self.base,
-            projector=self.projector or _projector_of_run(self.adapter),
+            projector=self.projector or projector_beside(self.adapter),
             quantization=quantization,
             onto=self.onto or ("dequantized" if quantization else "original"),
         )
@@ -88,8 +88,3 @@ def _recorded(config: dict[str, Any]) -> "Quantization | None":
     from ..tasks.vision_language.model import NEVER_QUANTIZED
 
     return Quantization(config["quantize"], config["double_quantize"], NEVER_QUANTIZED)
-
-
-def _projector_of_run(adapter: Path) -> Path | None:
-    file = adapter.resolve().parent / "projector.safetensors"
-    return file if file.is_file() else None
