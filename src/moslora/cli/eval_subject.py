@@ -42,10 +42,14 @@ class Command:
         """Measure, and print means, intervals and differences."""
         from .. import runs
         from ..tasks.subject.metrics.evaluate import evaluate
+        from ..tasks.subject.metrics.pictures import results_folder
 
         scores = evaluate(self.run_, self.config)
-        results = self.run_[0] / ("eval-base" if self.config.base_only else "eval")
+        results = results_folder(self.run_[0], self.config)
         print_scores(dict(zip(map(str, self.run_), scores, strict=True)))
+        if "clip-t" in self.config.metrics:
+            tokens = sorted({each["unique_token"] for each in scores})
+            print(f"clip-t: prompts without {', '.join(map(repr, tokens))}")
         for metric, reason in scores[0]["left_out"].items():
             if metric in self.config.metrics:
                 print(f"left out: {metric} ({reason})")

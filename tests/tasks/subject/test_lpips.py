@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from moslora.errors import CheckpointError, ConfigError, DataError
+from moslora.tasks.subject.images import read_image
 from moslora.tasks.subject.metrics.config import SubjectEvalConfig
 from moslora.tasks.subject.metrics.evaluate import evaluate
 from moslora.tasks.subject.metrics.lpips import Lpips
-from moslora.tasks.subject.metrics.pictures import open_picture
 from tests.tasks.subject.models import photographs, save_run
 
 
@@ -82,7 +82,7 @@ def by_the_formula(images, features, seen, weights):
 
 
 def cats(count, size=(70, 66)):
-    return [ImageOps.fit(open_picture(path), size) for path in photographs("cat")[:count]]
+    return [ImageOps.fit(read_image(path), size) for path in photographs("cat")[:count]]
 
 
 @pytest.mark.parametrize(("net", "suffix"), [("alex", ".pth"), ("alex", ".safetensors"), ("vgg", ".pth")])

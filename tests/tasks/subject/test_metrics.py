@@ -13,11 +13,13 @@ from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, Dinov2Mod
 from moslora import runs
 from moslora.cli import main
 from moslora.errors import CheckpointError, ConfigError, DataError, RunError, UnsupportedError
+from moslora.tasks.subject.images import read_image
 from moslora.tasks.subject.metrics.backbones import Backbone
 from moslora.tasks.subject.metrics.config import SubjectEvalConfig
 from moslora.tasks.subject.metrics.evaluate import evaluate
-from moslora.tasks.subject.metrics.pictures import find_token, open_picture, without_token
+from moslora.tasks.subject.metrics.pictures import find_token, without_token
 from moslora.tasks.subject.metrics.store import Store
+from tests.helpers import data_folder
 from tests.tasks.subject.models import photographs, save_clip, save_dinov2, save_run, save_vit
 
 
@@ -107,7 +109,7 @@ def test_clip_t_compares_each_picture_with_its_prompt_without_the_unique_token(r
 def test_subjects_are_on_average_more_like_themselves_than_like_each_other(tmp_path, config):
     """Whatever the model: |m - n|^2 >= 0 for the mean directions m and n of two sets of photographs."""
     names = ("cat", "grey_sloth_plushie")
-    pictures = {name: {(n, 0): open_picture(path) for n, path in enumerate(photographs(name))} for name in names}
+    pictures = {name: {(n, 0): read_image(path) for n, path in enumerate(photographs(name))} for name in names}
     means = {}
     for shown, wanted in itertools.product(names, names):
         folder = save_run(tmp_path / f"{shown} as {wanted}", wanted, pictures[shown])
@@ -121,7 +123,7 @@ def test_subjects_are_on_average_more_like_themselves_than_like_each_other(tmp_p
 
 
 def test_the_same_photograph_has_the_similarity_one(tmp_path, config):
-    image = open_picture(photographs("dog")[0])
+    image = read_image(photographs("dog")[0])
     image.save(tmp_path / "photograph.png")
     folder = save_run(tmp_path / "run", "dog", {(0, 0): image})
     (tmp_path / "one").mkdir()
@@ -187,29 +189,13 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(tmp_path, config, m
     assert len(Store(path).missing(["torn"])) == 1
 
 
-def test_photographs_are_turned_as_their_camera_says(tmp_path):
-    image = Image.new("RGB", (8, 4))
-    image.paste("red", (0, 0, 4, 4))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn clockwise
-    image.save(tmp_path / "turned.png", exif=exif)
-    found = open_picture(tmp_path / "turned.png")
-    assert found.size == (4, 8)
-    assert found.getpixel((0, 0)) == (255, 0, 0)
-    (tmp_path / "torn.png").write_bytes((tmp_path / "turned.png").read_bytes()[:40])
-    with pytest.raises(DataError, match=r"torn.png: cannot be read as a picture"):
-        open_picture(tmp_path / "torn.png")
-
-
 def test_the_unique_token_is_what_the_class_prompt_lacks():
     assert find_token({"prompt": "a photo of sks dog", "class_prompt": "a photo of a dog"}) == "sks"
     assert find_token({"prompt": "a photo of zwx qv dog", "class_prompt": "a photo of dog"}) == "zwx qv"
     assert find_token({"prompt": "a photo of sks dog", "class_prompt": ""}) == "sks"
-    for prompt, class_prompt in (
-        ("a photo of dog", "a photo of dog"),
-        ("a zwx dog", ""),
-        ("one sks dog two", "sks dog"),
-    ):
+    assert find_token({"prompt": "a zwx dog"}) == "zwx"
+    assert find_token({"prompt": "a photo of zwx stuffed animal"}) == "zwx"
+    for prompt, class_prompt in (("a photo of dog", "a photo of dog"), ("dog", ""), ("one sks dog two", "sks dog")):
         with pytest.raises(ConfigError, match="--unique-token"):
             find_token({"prompt": prompt, "class_prompt": class_prompt})
     assert without_token("a red sks dog, sks", "sks") == "a red dog,"
@@ -222,7 +208,7 @@ def test_what_cannot_be_measured_is_refused(tmp_path, config, models):
     for changes, error, message in (
         ({"metrics": ("lpips",)}, ConfigError, "lpips needs the weights of --lpips"),
         ({"dino": str(tmp_path / "none")}, ConfigError, "--dino"),
-        ({"references": tmp_path}, DataError, "found no photographs"),
+        ({"references": tmp_path}, DataError, "holds no picture"),
         ({"clip": str(models["dino"])}, UnsupportedError, "knows no texts"),
         ({"dino": str(models["clip"]), "metrics": ("dino",)}, None, ""),
     ):
@@ -288,3 +274,25 @@ def test_pictures_of_the_base_model_have_a_place_of_their_own(tmp_path, config):
     assert scores["method"] == "base model"
     assert (folder / "eval-base" / "scores.json").exists()
     assert not (folder / "eval").exists()
+    (folder / "images-base").rename(folder / "images-live")
+    evaluate([folder], SubjectEvalConfig(**{**vars(config), "metrics": ("dino",), "pictures": "images-live"}))
+    assert (folder / "eval-live" / "scores.json").exists()
+
+
+def test_what_generate_has_drawn_is_measured_and_reported(trained, config, tmp_path):
+    import shutil
+
+    from moslora.report.run_folders import write_runs_report
+    from moslora.tasks.subject.config import SubjectGenerateConfig
+    from moslora.tasks.subject.generate import generate
+
+    folder = shutil.copytree(trained, tmp_path / "run")
+    prompts = data_folder("dreambooth") / "prompts_and_classes.txt"
+    generate(SubjectGenerateConfig(run=(folder,), prompts=f"{prompts}:live", limit=2, seeds=(0, 1), steps=2))
+    [scores] = evaluate([folder], config)
+    assert (scores["subject"], scores["unique_token"]) == ("dog", "sks")
+    assert [row["text"] for row in scores["prompts"]] == ["a dog in the jungle", "a dog in the snow"]
+    assert scores["metrics"]["dino"]["pictures"] == 4
+    page = write_runs_report([folder], tmp_path / "report").read_text()
+    assert f"{scores['metrics']['dino']['mean']:.3f}" in page
+    assert 'alt="Generated pictures of moslora' in page or 'aria-label="Generated pictures of moslora' in page

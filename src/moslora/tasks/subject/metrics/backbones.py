@@ -12,7 +12,7 @@ import transformers
 
 from .... import runs
 from ....errors import CheckpointError, ConfigError, UnsupportedError
-from .pictures import open_picture
+from ..images import read_image
 
 # Settings of an image processor that change its result.
 PROCESSING = ("do_", "image_processor_type", "size", "crop_size", "resample", "image_mean", "image_std")
@@ -107,7 +107,7 @@ class Backbone:
         Raises:
             UnsupportedError: the model has neither a projection nor a class token.
         """
-        images = [open_picture(path) for path in paths]
+        images = [read_image(path) for path in paths]
         pixels = self._processor(images=images, return_tensors="pt")["pixel_values"].to(self.device)
         if hasattr(self._model, "get_image_features"):
             found = _tensor(self._model.get_image_features(pixel_values=pixels))

@@ -33,6 +33,8 @@ class SubjectEvalConfig:
     """Word for the subject that is left out of the prompts for CLIP-T; found in the run's own prompts if not given."""
     base_only: bool = False
     """Measure RUN/images-base, which the base model drew without its adapter, into RUN/eval-base."""
+    pictures: str = ""
+    """Another folder of the run with pictures, which `generate --into` has filled, NAME; results go to eval-NAME."""
     batch_size: int = 16
     """Pictures that a model sees at once."""
     resamples: int = 2000

@@ -23,11 +23,12 @@ import numpy as np
 from .... import runs
 from ....errors import ConfigError
 from ...progress import progress_bar
+from ..images import read_image
 from .backbones import Backbone, Identity, identify
 from .compare import compare
 from .config import METRICS, SubjectEvalConfig
 from .lpips import Lpips
-from .pictures import Picture, Subject, open_picture, read_subject
+from .pictures import Picture, Subject, read_subject
 from .scores import WITH_PHOTOGRAPHS, Measured, cosines, pair_rows, picture_rows, summarize, summarize_diversity
 from .store import Store
 
@@ -78,7 +79,7 @@ class _Measure:
             )
 
     def measure(self, folder: Path) -> Measured:
-        subject = read_subject(folder, self.config.references, self.config.unique_token, self.config.base_only)
+        subject = read_subject(folder, self.config)
         values: dict[str, np.ndarray] = {}
         models: dict[str, dict[str, Any]] = {}
         left_out: dict[str, str] = {}
@@ -139,7 +140,7 @@ class _Measure:
             pairs = list(itertools.combinations(range(len(group)), 2))
             keys = {pair: " ".join(group[place].sha256 for place in pair) for pair in pairs}
             if store.missing(keys.values()):
-                distances = self.lpips.distances([open_picture(picture.path) for picture in group])
+                distances = self.lpips.distances([read_image(picture.path) for picture in group])
                 store.add({keys[pair]: np.array([distances[pair]]) for pair in pairs})
             for i, j in pairs:
                 found[group[i].file, group[j].file] = float(store.get([keys[i, j]])[0, 0])

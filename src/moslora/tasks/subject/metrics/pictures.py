@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from .... import runs
 from ....errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+from ..images import find_pictures
+from ..prompts import subject_of
+from .config import SubjectEvalConfig
 
 
 class Photograph(NamedTuple):
@@ -44,16 +42,12 @@ class Subject(NamedTuple):
     pictures: list[Picture]
 
 
-def read_subject(
-    folder: Path, references: Path | None = None, unique_token: str | None = None, base_only: bool = False
-) -> Subject:
+def read_subject(folder: Path, settings: SubjectEvalConfig) -> Subject:
     """The pictures and photographs of a finished run.
 
     Args:
         folder: RUN, with RUN/images/images.jsonl from `moslora generate subject`.
-        references: photographs of the subject; those that the run was trained on when None.
-        unique_token: the word for the subject; found in the run's prompts when None.
-        base_only: take the pictures of the base model, RUN/images-base.
+        settings: which pictures, which photographs and which unique token, where they are not the run's own.
 
     Raises:
         RunError: the run is not finished.
@@ -61,29 +55,39 @@ def read_subject(
         ConfigError: the unique token cannot be found.
     """
     config = runs.finished_record(folder)["config"]
-    references = Path(references or config["images"])
-    token = find_token(config) if unique_token is None else unique_token
+    references = Path(settings.references or config["images"])
+    token = find_token(config) if settings.unique_token is None else settings.unique_token
+    pictures = settings.pictures or ("images-base" if settings.base_only else "images")
     return Subject(
         folder=folder,
-        results=folder / ("eval-base" if base_only else "eval"),
-        method="base model" if base_only else str(config.get("method", "unknown method")),
+        results=results_folder(folder, settings),
+        method="base model" if settings.base_only else str(config.get("method", "unknown method")),
         name=references.resolve().name,
         token=token,
-        photographs=_photographs(references),
-        pictures=_pictures(folder / ("images-base" if base_only else "images"), token),
+        photographs=[Photograph(path, runs.file_sha256(path)) for path in find_pictures(references)],
+        pictures=_pictures(folder / pictures, token),
     )
 
 
+def results_folder(folder: Path, settings: SubjectEvalConfig) -> Path:
+    """The folder of a run that an evaluation fills."""
+    if settings.pictures:
+        return folder / f"eval-{settings.pictures.removeprefix('images-')}"
+    return folder / ("eval-base" if settings.base_only else "eval")
+
+
 def find_token(config: Mapping[str, Any]) -> str:
-    """The word of the training prompt that its class prompt has not, such as `sks` in "a photo of sks dog".
+    """The word for the subject in the training prompt, such as `sks` in "a photo of sks dog".
+
+    It is what the class prompt lacks; without a class prompt, the word before the class.
 
     Raises:
         ConfigError: there is no such word, or there are several apart from each other.
     """
-    words, general = str(config.get("prompt", "")).split(), str(config.get("class_prompt") or "").split()
-    own = [word for word in words if word not in general] if general else [word for word in words if word == "sks"]
+    prompt, general = str(config.get("prompt", "")), str(config.get("class_prompt") or "").split()
+    own = [word for word in prompt.split() if word not in general] if general else subject_of(prompt).split()[:-1][:1]
     token = " ".join(own)
-    if not token or token not in " ".join(words):
+    if not token or token not in prompt:
         raise ConfigError(
             f"Cannot tell which word of {config.get('prompt')!r} stands for the subject (class prompt: "
             f"{config.get('class_prompt')!r}): name it with --unique-token, or give --unique-token '' if there is none."
@@ -103,31 +107,6 @@ def without_token(prompt: str, token: str) -> str:
             kept.append(words[place])
             place += 1
     return " ".join(kept)
-
-
-def open_picture(path: Path) -> "Image":
-    """A picture as RGB, turned as its camera says.
-
-    Raises:
-        DataError: the file is no picture.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as a picture ({error}). Remove it or copy it again.") from None
-
-
-def _photographs(folder: Path) -> list[Photograph]:
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise DataError(
-            f"{folder}: found no photographs ({', '.join(sorted(SUFFIXES))}), expected those of the subject. Give "
-            "their folder with --references."
-        )
-    return [Photograph(path, runs.file_sha256(path)) for path in paths]
 
 
 def _pictures(folder: Path, token: str) -> list[Picture]:
