@@ -241,6 +241,9 @@ def test_missing_files_unfinished_runs_and_odd_settings_are_named(config, run):
         evaluate(config(limit=-1, judge_workers=0), never)
     with pytest.raises(ConfigError, match="give judge_url as well"):
         evaluate(config("MME", judge_model="gpt"), never)
+    runs.write_json(run / "run.json", {"status": "done", "task": "commonsense"})
+    with pytest.raises(RunError, match="a run of the task 'commonsense'"):
+        evaluate(config("MME"), never)
     runs.write_json(run / "run.json", {"status": "running"})
     with pytest.raises(RunError, match="not finished"):
         evaluate(config("MME"), never)

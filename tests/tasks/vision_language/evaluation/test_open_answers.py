@@ -100,6 +100,16 @@ def test_mathvistas_published_total_comes_out():
         }
 
 
+def test_mathvistas_questions_are_put_as_its_authors_put_them():
+    with gzip.open(data_folder("vlm_real_outputs") / "mathvista_testmini_bard.json.gz") as file:
+        rows = list(json.load(file).values())
+    pairs = [(mathvista.question_text(row), row["query"].strip()) for row in rows]
+    # Bard was asked ten of the questions with their options in an order that the published file no longer has.
+    assert sum(ours == theirs for ours, theirs in pairs) == 990
+    assert all(ours.partition("\nChoices:")[0] == theirs.partition("\nChoices:")[0] for ours, theirs in pairs)
+    assert all(mathvista.question_text({**row, "question": row["query"]}) == row["query"].strip() for row in rows)
+
+
 def test_what_is_extracted_without_a_judge_agrees_with_the_published_extractions():
     with gzip.open(data_folder("vlm_real_outputs") / "mathvista_testmini_bard.json.gz") as file:
         rows = list(json.load(file).values())

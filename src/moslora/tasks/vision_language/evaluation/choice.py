@@ -6,10 +6,11 @@ counts if all k are right. Somebody who always says A, or guesses, gains nothing
 Source: Liu et al., MMBench, arXiv:2307.06281; indices as in VLMEvalKit's files.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ....errors import DataError
+from ....errors import DataError, MoSLoRAWarning
 from .intervals import share
 from .tsv import Row, options
 
@@ -41,21 +42,26 @@ def with_rotations(rows: Sequence[Row]) -> list[Row]:
     """The rows of a circular benchmark with every rotation of every question.
 
     Args:
-        rows: with all rotations, as VLMEvalKit's MMBench files have them, or with none, and then they are made.
+        rows: with rotations, as VLMEvalKit's MMBench files have them, or with none, and then they are made.
 
     Raises:
-        DataError: an index that is not a number, a question with some of its rotations, or one without options.
+        DataError: an index that is not a number, a rotation of a question that is not there, or one without options.
     """
     if not any(_index(row) >= TURN for row in rows):
         return [turned for row in rows for turned in _turns(row)]
-    for question, group in _by_question(rows).items():
-        expected = {question + TURN * place for place in range(len(options(group[0])))}
-        if found := expected ^ {_index(row) for row in group}:
-            raise DataError(
-                f"Question {question} has {len(options(group[0]))} options and therefore needs the rows "
-                f"{sorted(expected)}; missing or unexpected: {sorted(found)}. Download the file again, or leave only "
-                f"the rows below {TURN}: the rotations are then made."
-            )
+    groups = _by_question(rows)
+    if alone := [question for question, group in groups.items() if min(map(_index, group)) >= TURN]:
+        raise DataError(
+            f"There are rotations of question {alone[0]}, but not the question itself: the file is damaged."
+        )
+    uneven = [question for question, group in groups.items() if len(group) != len(options(group[0]))]
+    if uneven:
+        warnings.warn(
+            f"{len(uneven)} of {len(groups)} questions have not as many rotations as options, first {uneven[0]}. They "
+            f"are asked as the file has them. Leave only rows below {TURN}, and the rotations are made.",
+            MoSLoRAWarning,
+            stacklevel=2,
+        )
     return list(rows)
 
 

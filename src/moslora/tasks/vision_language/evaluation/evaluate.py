@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .... import runs
-from ....errors import ConfigError, MoSLoRAWarning
+from ....errors import ConfigError, MoSLoRAWarning, RunError
 from ...models import trained_folder
 from ...progress import progress_bar
 from ..projector import PROJECTOR_FILE
@@ -26,7 +26,7 @@ from .asking import Answerer, answer_in_batches
 from .benchmarks import MAX_NEW_TOKENS, benchmark_file, file_hashes, find_benchmark, is_published, kind_of
 from .config import VisionEvalConfig
 from .judge import Judge
-from .scoring import predictions_file, write_scores
+from .scoring import TASK, predictions_file, write_scores
 from .tsv import read_rows
 
 
@@ -41,14 +41,16 @@ def evaluate(config: VisionEvalConfig, load: Callable[[VisionEvalConfig, dict[st
         the content of scores.json, see `scoring.write_scores`.
 
     Raises:
-        RunError: the run is not finished, the folder holds an evaluation with other settings or data, or the judge
-            does not answer.
+        RunError: the run is of another task or not finished, the folder holds an evaluation with other settings or
+            data, or the judge does not answer.
         DataError: a benchmark's file is missing or cannot be used.
         ConfigError: settings that cannot be used.
     """
     _check(config)
     judge, leaderboard = _judge(config), _leaderboard(config)
     record = runs.finished_record(config.run)
+    if record["task"] != TASK:
+        raise RunError(f"{config.run} is a run of the task {record['task']!r}: expected one of `moslora train {TASK}`.")
     files = {name: benchmark_file(config.data, name) for name in config.benchmarks}
     folder = results_folder(config)
     described, unanswered = {}, {}

@@ -83,13 +83,11 @@ def extraction_prompt(row: Mapping[str, Any]) -> str:
         "list": "a list in square brackets, for example [2007, 2008]",
     }
     kind = "multi_choice" if row["question_type"] == "multi_choice" else row["answer_type"]
-    listed = "".join(f"\n({chr(65 + place)}) {text}" for place, text in enumerate(mathvista.choices_of(row)))
-    listed = "" if "Choices:" in row["question"] else listed  # VLMEvalKit's questions hold them
     return (
         "Below are a question and the response somebody wrote. Copy the final answer out of the response. Do not solve "
         f"the question yourself and correct nothing. Reply with the answer alone, without a unit, as "
         f"{form.get(kind, 'a short text')}. If the response gives no final answer, reply with the word {NONE}.\n\n"
-        f"Question:\n{row['question']}{listed}\n\nResponse:\n{row['output']}\n\nFinal answer:"
+        f"Question:\n{mathvista.question_text(row)}\n\nResponse:\n{row['output']}\n\nFinal answer:"
     )
 
 

@@ -16,6 +16,15 @@ from .matching import match_option
 
 _NUMBER = r"[-+]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 
+_PLACES = "requiring a floating-point number with {} and provide the final value, e.g., {}"
+_HINTS = {
+    "multi_choice": "and provide the correct option letter, e.g., A, B, C, D",
+    "integer": "requiring an integer answer and provide the final value, e.g., 1, 2, 3",
+    "float 1": _PLACES.format("one decimal place", "1.2, 1.3, 1.4"),
+    "float 2": _PLACES.format("two decimal places", "1.23, 1.34, 1.45"),
+    "list": "requiring a Python list as an answer and provide the final list, e.g., [1, 2, 3], [1.2, 1.3, 1.4]",
+}
+
 
 def choices_of(row: Mapping[str, Any]) -> list[str]:
     """Texts of the options, of a list or of a list's text; empty for a free question."""
@@ -26,6 +35,23 @@ def choices_of(row: Mapping[str, Any]) -> list[str]:
         except (ValueError, SyntaxError):
             found = []
     return [str(choice) for choice in found] if isinstance(found, (list, tuple)) else []
+
+
+def question_text(row: Mapping[str, Any]) -> str:
+    """The question as MathVista puts it: a hint at the form of the answer, the question with its unit, the choices.
+
+    VLMEvalKit's file holds all of that in `question`, and it is then left as it is.
+    """
+    question = row["question"]
+    if question.strip().startswith("Hint:"):
+        return question.strip()
+    form = "multi_choice" if row["question_type"] == "multi_choice" else row["answer_type"]
+    if form == "float":
+        form = "float 2" if precision_of(row) == 2 else "float 1"
+    hint = f"Hint: Please answer the question {_HINTS[form]}, at the end.\n" if form in _HINTS else ""
+    unit = f" (Unit: {row['unit']})" if row.get("unit") else ""
+    choices = "".join(f"\n({chr(65 + place)}) {text}" for place, text in enumerate(choices_of(row)))
+    return (f"{hint}Question: {question}{unit}" + (f"\nChoices:{choices}" if choices else "")).strip()
 
 
 def precision_of(row: Mapping[str, Any]) -> int:

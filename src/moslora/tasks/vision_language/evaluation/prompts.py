@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from .benchmarks import Kind
+from .mathvista import question_text
 from .tsv import options
 
 CHOOSE = "Answer with the option's letter from the given choices directly."
@@ -20,8 +21,7 @@ def prompt(row: Mapping[str, str], kind: Kind) -> str:
 
     Args:
         row: of the benchmark.
-        kind: of the benchmark. Questions of MathVista and MM-Vet are put as they are in the file: MathVista's hold
-            their own hint and choices.
+        kind: of the benchmark. Questions of MM-Vet are put as they are in the file.
     """
     question = row["question"].strip()
     if kind in ("choice", "circular"):
@@ -29,6 +29,8 @@ def prompt(row: Mapping[str, str], kind: Kind) -> str:
         lines = [*([hint] if hint else []), question]
         lines += [f"{letter}. {text}" for letter, text in options(row).items()]
         return "\n".join([*lines, CHOOSE_CHINESE if is_chinese("\n".join(lines)) else CHOOSE])
+    if kind == "mathvista":
+        return question_text(row)
     if kind == "vqa":
         return f"{question}\n{SHORTLY}"
     if kind == "yes-no" and not re.search(r"yes (?:or|/) no", question, re.IGNORECASE):
