@@ -51,7 +51,7 @@ def print_plan(found: "Plan") -> None:
     """Print the tables of a plan."""
     from rich.table import Table
 
-    from ..tasks.commonsense.estimate import FORMULAS
+    from ..tasks.estimate import FORMULAS
     from ._console import wide_console
 
     config, first = found.config, found.arms[0].numbers

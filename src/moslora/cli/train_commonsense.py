@@ -12,16 +12,14 @@ See also `moslora data commonsense` and `moslora eval commonsense`.
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from ..errors import ConfigError
 from ..tasks.commonsense.config import CommonsenseTrainConfig
+from ._estimate import print_estimate
 from ._recipe import parse_with_recipe
-
-if TYPE_CHECKING:
-    from ..tasks.commonsense.estimate import Estimate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,24 +79,3 @@ class Command:
             steps = math.ceil(samples / config.batch_size)
             total = config.max_steps or math.ceil(steps * config.epochs)
             print(f"{samples:,} samples, {steps:,} steps an epoch, {total:,} steps in all")
-
-
-def print_estimate(numbers: "Estimate", method: str) -> None:
-    """Print parameters and memory as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from ..tasks.commonsense.estimate import FORMULAS
-
-    table = Table(show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("trainable parameters", f"{numbers.trainable:,}")
-    table.add_row("of the base", f"{numbers.trainable / numbers.total:.4%}", end_section=True)
-    for part in ("weight", "adapter", "gradient", "optimizer", "activation", "loss"):
-        table.add_row(f"{part} memory", f"{getattr(numbers, f'{part}_bytes') / 2**30:,.3f} GiB")
-    table.add_row("estimate of the peak", f"{numbers.bytes / 2**30:,.3f} GiB")
-    console = Console()
-    console.print(f"{method} on {numbers.total:,} frozen parameters ({numbers.dtype})")
-    console.print(table)
-    console.print("\n".join(FORMULAS), style="dim", soft_wrap=True)

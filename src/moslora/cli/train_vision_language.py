@@ -17,6 +17,7 @@ import tyro
 
 from ..errors import ConfigError
 from ..tasks.vision_language.config import VisionLanguageTrainConfig
+from ._estimate import print_estimate
 from ._recipe import parse_with_recipe
 
 
@@ -32,6 +33,8 @@ class Command:
     """Name of a published setting, such as llava/llama3-8b-vit-l, or the path of a .toml file."""
     set: tuple[str, ...] = ()
     """Settings as key=value, which replace those of the recipe."""
+    dry_run: bool = False
+    """Print parameters and an estimate of memory from the model's config alone, and stop."""
 
     @classmethod
     def parse(cls, arguments: list[str]) -> "Command":
@@ -44,7 +47,12 @@ class Command:
         return parse_with_recipe(cls, VisionLanguageTrainConfig, arguments, words=words, doc=__doc__)
 
     def run(self) -> None:
-        """Train."""
+        """Train, or estimate."""
+        if self.dry_run:
+            from ..tasks.vision_language.estimate import estimate
+
+            print_estimate(estimate(self.config), self.config.method)
+            return
         if self.out is None:
             raise ConfigError("No run folder: give one with --out.")
         from ..tasks.vision_language.train import train

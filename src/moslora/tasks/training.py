@@ -117,6 +117,7 @@ def _arguments(config: TrainerSettings, checkpoints: Path, **changes: Any) -> tr
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "optim": "adamw_torch",
+        "use_cpu": not torch.accelerator.is_available(),  # otherwise bfloat16 would be refused there
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
         "gradient_checkpointing": config.gradient_checkpointing,

@@ -12,7 +12,8 @@ from moslora.cli import main
 from moslora.errors import ConfigError
 from moslora.tasks.commonsense.attach import attach_adapter
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig
-from moslora.tasks.commonsense.estimate import estimate, kept_bytes
+from moslora.tasks.commonsense.estimate import estimate
+from moslora.tasks.estimate import kept_bytes
 
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"],

@@ -11,9 +11,10 @@ from torch import nn
 from ...adapter import Kernel
 from ...errors import ConfigError
 from ...methods import FULL, find_method
+from ..estimate import Estimate
 from ..progress import progress_bar
 from .config import CommonsenseTrainConfig
-from .estimate import EmptyRun, Estimate
+from .estimate import EmptyRun
 
 GIB = 2**30
 

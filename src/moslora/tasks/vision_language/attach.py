@@ -86,8 +86,8 @@ def _layers(base: nn.Module, part: str, wanted: tuple[str, ...], used: int | Non
     chosen = present if wanted == ALL_LINEAR else [name for name in wanted if name in present]
     if not chosen:
         raise ConfigError(f"{part} has none of the layers {', '.join(wanted)}; it has {', '.join(present)}")
-    blocks = "" if used is None else rf"layers\.({'|'.join(map(str, range(used)))})\."
-    return rf"(.*\.)?{part}\.(.*\.)?{blocks}(.*\.)?({'|'.join(map(re.escape, chosen))})"
+    blocks = "" if used is None else rf"layers\.({'|'.join(map(str, range(used)))})\.(.*\.)?"
+    return rf"(.*\.)?{part}\.(.*\.)?{blocks}({'|'.join(map(re.escape, chosen))})"
 
 
 def _attach_projector_alone(base: nn.Module) -> nn.Module:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 TOWER, LANGUAGE_MODEL = "vision_tower", "language_model"
-# Only the language model is quantised, as by XTuner: the other parts are small, and nobody has measured the loss.
-NEVER_QUANTIZED = ("vision_tower", "multi_modal_projector", "lm_head")
+# Only the language model is quantised, as by XTuner: the other parts are small. Regexes of whole names of modules.
+NEVER_QUANTIZED = (r"(.*\.)?vision_tower", r"(.*\.)?multi_modal_projector", r"(.*\.)?lm_head")
 
 
 def locate(model: str) -> str:

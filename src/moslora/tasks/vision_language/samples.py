@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from torch.utils.data import Dataset
 
@@ -13,10 +14,11 @@ from ... import runs
 from ...checkpoint.progress import track
 from ...errors import ConfigError, DataError
 from .images import pixels, read_picture
-from .prompt import IGNORED, ChatForm
+from .prompt import IGNORED, ChatForm, Encoded
 from .training_set import Rows, TrainingSet
 
 CHUNK = 1000  # rows tokenized at once: large enough for the tokenizer's threads
+WHOLE = 1_000_000  # tokens that no row has
 MULTIPLE = 8  # of which the padded length is one, for the tensor cores of GPUs
 
 
@@ -109,14 +111,39 @@ def prepare(found: TrainingSet, shown: Shown, *, validation_size: int, seed: int
 
 def count_tokens(rows: Rows, numbers: Sequence[int], form: ChatForm, max_tokens: int) -> list[int]:
     """Tokens of each row, at most `max_tokens`; 0 for a row of which no answer is within them."""
+    encoded = _encode_all(rows, numbers, form, max_tokens)
+    return [len(row.ids) if any(label != IGNORED for label in row.labels) else 0 for row in encoded]
+
+
+def token_facts(rows: Rows, numbers: Sequence[int], form: ChatForm, max_tokens: int) -> dict[str, float]:
+    """Lengths of whole rows in tokens.
+
+    Returns:
+        `mean`, `median`, `95 %` and `longest`; `cut`, rows longer than `max_tokens`; `answer_cut`, those of which no
+        answer is within it; `learned`, tokens within it that carry loss.
+    """
+    lengths, learned = [], []
+    for row in _encode_all(rows, numbers, form, WHOLE):
+        lengths.append(len(row.ids))
+        learned.append(sum(label != IGNORED for label in row.labels[:max_tokens]))
+    median, high = numpy.percentile(lengths, (50, 95))
+    return {
+        "mean": float(numpy.mean(lengths)),
+        "median": float(median),
+        "95 %": float(high),
+        "longest": max(lengths),
+        "cut": sum(length > max_tokens for length in lengths),
+        "answer_cut": sum(count == 0 for count in learned),
+        "learned": sum(learned),
+    }
+
+
+def _encode_all(rows: Rows, numbers: Sequence[int], form: ChatForm, max_tokens: int) -> Iterator[Encoded]:
+    """Rows as tokens, with a bar on stderr if it takes long."""
     chunks = [numbers[start : start + CHUNK] for start in range(0, len(numbers), CHUNK)]
     shown = track(chunks, len(chunks), "count tokens") if runs.is_main_process() else chunks
-    lengths = []
     for chunk in shown:
-        for row in form.encode([rows[number].turns for number in chunk], max_tokens):
-            learns = any(label != IGNORED for label in row.labels)
-            lengths.append(len(row.ids) if learns else 0)
-    return lengths
+        yield from form.encode([rows[number].turns for number in chunk], max_tokens)
 
 
 def _rank(row: Any, seed: int) -> bytes:

@@ -14,12 +14,12 @@ from ..training import build_trainer, refuse_dtype, seeds, train_and_save
 from . import model
 from .attach import attach_adapter
 from .batches import ModalityTrainer
-from .config import ADAPTER, VisionLanguageTrainConfig, check
+from .config import ADAPTER, PROJECTOR, VisionLanguageTrainConfig, check
 from .launch import deepspeed_config
 from .projector import PROJECTOR_FILE, find_projector, load_projector, save_projector
 from .prompt import ChatForm
 from .samples import Collator, Shown, Split, prepare
-from .training_set import TrainingSet, load_training_set
+from .training_set import TrainingSet, load_training_set, only_images
 
 TASK = "vision-language"
 KNOWN_IMAGES = ".images.jsonl"  # what is known of every image; hidden, since it is there before the run is begun
@@ -45,6 +45,8 @@ def train(config: VisionLanguageTrainConfig, out: Path) -> dict[str, Any]:
     base_config = model.load_config(config.model, config.trust_remote_code)
     with accelerate.PartialState().main_process_first():  # the others read what the first has found
         found = load_training_set(config, out / KNOWN_IMAGES)
+    if config.train == PROJECTOR:
+        found = only_images(found)
     inputs: dict[str, Any] = {"model": model.identity(config.model, base_config), **found.inputs}
     if config.projector:
         inputs["projector"] = runs.file_sha256(find_projector(config.projector))

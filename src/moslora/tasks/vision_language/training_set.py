@@ -47,14 +47,15 @@ class TrainingSet(NamedTuple):
     has_image: list[bool]  # of each usable row
     facts: dict[str, Any]  # the content of RUN/data.json
     inputs: dict[str, dict[str, str]]  # file -> SHA-256, for the record of a run
+    problems: list[str]  # of each row that was left out
 
 
-def load_training_set(config: DataConfig, known: Path | None) -> TrainingSet:
+def load_training_set(config: DataConfig, known: Path | None = None) -> TrainingSet:
     """Rows of all files, in their order, with every image looked at.
 
     Args:
         config: which data, and whether broken rows are skipped.
-        known: file that keeps what is known of images, unless the settings name another.
+        known: file that keeps what is known of images, unless the settings name another; None to keep nothing.
 
     Returns:
         facts: `sources` (source, rows, sha256), `rows`, those `with_image` and `text_only`, `answers`, different
@@ -74,7 +75,9 @@ def load_training_set(config: DataConfig, known: Path | None) -> TrainingSet:
     known = Path(config.image_check) if config.image_check else known
     found = ImageCheck(Path(config.images), known, config.max_pixels).look(names)
     broken = {number: found[name].message for number, name in images.items() if name and found[name].broken}
-    _stop_or_skip(config, rows, problems, broken)
+    listed = _list(rows, {number: str(error) for number, error in problems.items()} | broken)
+    if listed and not config.skip_broken:
+        raise DataError(_refusal(listed, len(rows)))
     usable = [number for number in images if number not in broken]
     if not usable:
         raise DataError(f"None of the {len(rows):,} rows can be used: nothing is left to train on.")
@@ -93,7 +96,19 @@ def load_training_set(config: DataConfig, known: Path | None) -> TrainingSet:
         **count_kinds(found),
         "skipped": len(problems) + len(broken),
     }
-    return TrainingSet(rows, usable, [bool(images[number]) for number in usable], facts, {"data": hashes})
+    return TrainingSet(rows, usable, [bool(images[number]) for number in usable], facts, {"data": hashes}, listed)
+
+
+def only_images(found: TrainingSet) -> TrainingSet:
+    """The same without rows of text alone, which have no gradient for the projector.
+
+    Raises:
+        DataError: no row has an image.
+    """
+    usable = [number for number, has_image in zip(found.usable, found.has_image, strict=True) if has_image]
+    if not usable:
+        raise DataError("No row has an image: there is nothing to train the projector with.")
+    return found._replace(usable=usable, has_image=[True] * len(usable))
 
 
 def _scan(rows: Rows) -> tuple[dict[int, str | None], int, dict[int, BadRow]]:
@@ -113,13 +128,14 @@ def _scan(rows: Rows) -> tuple[dict[int, str | None], int, dict[int, BadRow]]:
     return images, answers, problems
 
 
-def _stop_or_skip(config: DataConfig, rows: Rows, problems: dict[int, BadRow], broken: dict[int, str]) -> None:
-    found = sorted(({number: str(error) for number, error in problems.items()} | broken).items())
-    if not found or config.skip_broken:
-        return
-    listed = "".join(f"\n  {rows.name(number)}: {problem}" for number, problem in found[:SHOWN])
-    more = f"\n  and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
-    raise DataError(
-        f"{len(found):,} of {len(rows):,} rows cannot be used:{listed}{more}\nMend them, or leave them out with "
-        "--skip-broken."
+def _list(rows: Rows, problems: dict[int, str]) -> list[str]:
+    return [f"{rows.name(number)}: {problem}" for number, problem in sorted(problems.items())]
+
+
+def _refusal(listed: list[str], rows: int) -> str:
+    shown = "".join(f"\n  {line}" for line in listed[:SHOWN])
+    more = f"\n  and {len(listed) - SHOWN:,} more" if len(listed) > SHOWN else ""
+    return (
+        f"{len(listed):,} of {rows:,} rows cannot be used:{shown}{more}\nMend them, or leave them out with "
+        "--skip-broken. `moslora data vision-language` counts them by kind."
     )
