@@ -134,7 +134,8 @@ def save_trained(trainer: transformers.Trainer, folder: Path, processing: Any) -
     for old in (name, "lora"):
         shutil.rmtree(folder / old, ignore_errors=True)
     unfinished.rename(folder / name)
-    if adapted and trainer.model.active_peft_config.peft_type in EXPORTABLE_TYPES:
+    has_layers = any(".lora_" in parameter for parameter, _ in trainer.model.named_parameters())
+    if adapted and has_layers and trainer.model.active_peft_config.peft_type in EXPORTABLE_TYPES:
         export_adapter(folder / "adapter", folder / "lora", format="peft")
 
 

@@ -182,6 +182,7 @@ def test_stage_1_trains_the_projector_alone_and_stage_2_begins_with_it(config, t
     assert record["samples"]["train"] == 48  # those with an image
     assert record["parameters"]["trainable"] == sum(each.numel() for each in projector.parameters())
     saved = safetensors.torch.load_file(tmp_path / "stage1" / "projector.safetensors")
+    assert not [name for name in ("adapter", "lora", "model") if (tmp_path / "stage1" / name).exists()]
     before = {f"multi_modal_projector.{name}": value for name, value in projector.state_dict().items()}
     assert saved.keys() == before.keys()
     assert not any(torch.equal(saved[name], before[name]) for name in saved)

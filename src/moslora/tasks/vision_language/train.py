@@ -1,6 +1,7 @@
 """Fine-tune a LLaVA-shaped model on conversations about images, with transformers' Trainer."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,10 @@ def _train(config: VisionLanguageTrainConfig, found: TrainingSet, run: runs.Run)
         **({"deepspeed": deepspeed_config(config.deepspeed)} if config.deepspeed else {}),
     )
     train_and_save(config, trainer, run, processor)
-    if runs.is_main_process() and (config.projector or config.train != ADAPTER):
+    if runs.is_main_process() and config.method != methods.FULL and (config.projector or config.train != ADAPTER):
         save_projector(trainer.model, run.folder / PROJECTOR_FILE)
+    if runs.is_main_process() and config.train == PROJECTOR:
+        shutil.rmtree(run.folder / "adapter")  # held the same projector, and no adapter
 
 
 def _samples(config: VisionLanguageTrainConfig, found: TrainingSet, processor: Any) -> Split:
