@@ -11,13 +11,16 @@ finished one is never overwritten. Later wins: defaults, --recipe, --set, flags.
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ..errors import ConfigError
 from ..tasks.subject.config import SubjectTrainConfig
 from ._recipe import parse_with_recipe
+
+if TYPE_CHECKING:
+    from ..tasks.subject.estimate import Estimate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,9 @@ class Command:
     set: tuple[str, ...] = ()
     """Settings as key=value, which replace those of the recipe."""
 
+    dry_run: bool = False
+    """Print parameters and an estimate of memory from the configs of the pipeline alone, and stop."""
+
     @classmethod
     def parse(cls, arguments: list[str]) -> "Command":
         """The command of these arguments: recipe and assignments become the defaults of the flags.
@@ -43,7 +49,12 @@ class Command:
         return parse_with_recipe(cls, SubjectTrainConfig, arguments, words="moslora train subject", doc=__doc__)
 
     def run(self) -> None:
-        """Train."""
+        """Train, or estimate."""
+        if self.dry_run:
+            from ..tasks.subject.estimate import estimate
+
+            print_estimate(estimate(self.config), self.config.method)
+            return
         if self.out is None:
             raise ConfigError("No run folder: give one with --out.")
         from ..tasks.subject.train import train
@@ -54,3 +65,26 @@ class Command:
             f"loss {record['final_loss']:.4f}, {record['seconds']:.0f} s"
         )
         print(f"next: moslora generate subject --run {self.out}")
+
+
+def print_estimate(numbers: "Estimate", method: str) -> None:
+    """Print parameters and memory as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..tasks.subject.estimate import FORMULAS
+
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, count in numbers.trainable.items():
+        table.add_row(f"trainable parameters of {name}", f"{count:,}")
+    share = sum(numbers.trainable.values()) / numbers.total
+    table.add_row("of the pipeline", f"{share:.4%}", end_section=True)
+    for part in ("weight", "adapter", "gradient", "optimizer", "activation"):
+        table.add_row(f"{part} memory", f"{getattr(numbers, f'{part}_bytes') / 2**30:,.3f} GiB")
+    table.add_row("estimate of the peak", f"{numbers.bytes / 2**30:,.3f} GiB")
+    console = Console()
+    console.print(f"{method} on {numbers.total:,} frozen parameters ({numbers.dtype})")
+    console.print(table)
+    console.print("\n".join(FORMULAS), style="dim", soft_wrap=True)

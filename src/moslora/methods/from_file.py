@@ -23,11 +23,12 @@ _PREPARED_INITS = ("eva", "corda", "lora_ga")  # starts that need a pass over da
 _ABOUT_THE_BASE = {"base_model_name_or_path": None, "revision": None, "inference_mode": False}
 
 
-def read_config(path: str | Path) -> PeftConfig:
+def read_config(path: str | Path, task_type: str | None = "CAUSAL_LM") -> PeftConfig:
     """The PEFT config in a file, for training on whatever base model is given.
 
     Args:
         path: a JSON file as PEFT saves it beside an adapter. What it says of its base model is left out.
+        task_type: PEFT's task; None when the model is not one of transformers' tasks.
 
     Raises:
         ConfigError: the file is missing or no JSON object; an unknown peft_type, key or value; a config that would
@@ -47,13 +48,13 @@ def read_config(path: str | Path) -> PeftConfig:
             f"{path}: init_lora_weights {settings['init_lora_weights']!r} needs a pass over data before training, "
             "which is not made here: choose another start."
         )
-    if settings.get("task_type") not in (None, "CAUSAL_LM"):
-        raise ConfigError(f"{path}: found task_type {settings['task_type']!r}, expected CAUSAL_LM or none.")
+    if settings.get("task_type") not in (None, task_type):
+        raise ConfigError(f"{path}: found task_type {settings['task_type']!r}, expected {task_type or 'none'}.")
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
     _refuse_unknown_keys(path, config_class, settings)
     known_base = {key: value for key, value in _ABOUT_THE_BASE.items() if key in settings}
     try:
-        return config_class(**{**settings, **known_base, "task_type": "CAUSAL_LM"})
+        return config_class(**{**settings, **known_base, "task_type": task_type})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: PEFT refuses this config: {error}") from error
 

@@ -125,7 +125,7 @@ def find_method(name: str) -> Method:
         ConfigError: no such method, or it is full fine-tuning, which has no PEFT config.
     """
     if name.startswith(FILE):
-        return Method(lambda **settings: read_config(name.removeprefix(FILE)))
+        return Method(lambda task_type, **_: read_config(name.removeprefix(FILE), task_type))
     if name in _METHODS:
         return _METHODS[name]
     if name == FULL:

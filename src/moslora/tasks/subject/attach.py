@@ -38,21 +38,31 @@ def attach_adapters(pipeline: "DiffusionPipeline", config: SubjectTrainConfig) -
     return {name: attach_adapter(network, name, config) for name, network in networks.items()}
 
 
+def check_method(config: SubjectTrainConfig) -> None:
+    """Raise ConfigError for a method that is unknown or cannot have these settings."""
+    if config.train_text_encoders and config.method.startswith(methods.FILE):
+        raise ConfigError(f"{config.method} names the layers of one network: leave train_text_encoders out.")
+    methods.peft_config(config.method, **_settings(config, UNET))
+
+
+def _settings(config: SubjectTrainConfig, name: str) -> dict[str, Any]:
+    """All settings of the method on one part of the pipeline."""
+    targets = list(config.target_modules if name == UNET else config.text_target_modules)
+    return {
+        "rank": config.rank,
+        "alpha": config.alpha,
+        "dropout": config.dropout,
+        "target_modules": "all-linear" if targets == ["all-linear"] else targets,
+        "task_type": None,
+        "kernel": config.kernel,
+    }
+
+
 def attach_adapter(network: nn.Module, name: str, config: SubjectTrainConfig) -> peft.PeftModel:
     """One part with its adapter; raises ConfigError as `attach_adapters` does."""
-    targets = list(config.target_modules if name == UNET else config.text_target_modules)
     transformers.set_seed(runs.stream_seed(config.seed, "init" if name == UNET else f"init/{name}"))
     try:
-        adapted = methods.attach(
-            network,
-            config.method,
-            rank=config.rank,
-            alpha=config.alpha,
-            dropout=config.dropout,
-            target_modules="all-linear" if targets == ["all-linear"] else targets,
-            task_type=None,
-            kernel=config.kernel,
-        )
+        adapted = methods.attach(network, config.method, **_settings(config, name))
     except ConfigError as error:
         raise ConfigError(f"The adapter does not fit the {name} of {config.model!r}: {error}") from error
     assert isinstance(adapted, peft.PeftModel)
@@ -111,6 +121,15 @@ def load_adapters(pipeline: "DiffusionPipeline", run: Path) -> Adapted:
         except (KeyError, RuntimeError, ValueError) as error:
             raise ConfigError(f"{folder} does not fit the {name} of the pipeline: {error}") from error
     return adapted
+
+
+def enable_gradient_checkpointing(pipeline: "DiffusionPipeline", adapted: Adapted) -> None:
+    """Let the adapted networks compute their activations again in the backward pass."""
+    for name in adapted:
+        if name == UNET:
+            pipeline.unet.enable_gradient_checkpointing()
+        else:
+            getattr(pipeline, name).gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def peft_types(adapted: Adapted) -> set[str]:

@@ -23,7 +23,7 @@ from ..models import resolve_dtype
 from ..progress import progress_bar
 from .attach import load_adapters
 from .config import SubjectGenerateConfig
-from .images import Size, find_pictures, read_image
+from .images import Size, find_pictures, read_image, save_whole
 from .pipeline import draw, load_pipeline, locate
 from .prompts import read_prompts, subject_of
 from .sheet import Row, draw_sheet
@@ -183,17 +183,10 @@ def _draw_missing(
             rows = []
             for (index, seed), image in zip(batch, images, strict=True):
                 name = picture_name(index, seed)
-                _save_whole(image, folder / name)
+                save_whole(image, folder / name)
                 rows.append({"file": name, "prompt_index": index, "prompt": prompts[index], "seed": seed})
             runs.append_rows(folder / ROWS, rows)
             bar.update(task, advance=len(batch))
-
-
-def _save_whole(image: Image.Image, path: Path) -> None:
-    """Write a picture so that a crash leaves none rather than half of one."""
-    unfinished = path.with_suffix(".unfinished")
-    image.save(unfinished, format="PNG")
-    unfinished.replace(path)
 
 
 def _references(record: dict[str, Any]) -> list[Image.Image]:

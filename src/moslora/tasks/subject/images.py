@@ -134,3 +134,10 @@ def prepare(
         left, top = spare.width // 2, spare.height // 2
     image = image.resize(scaled, Image.Resampling.LANCZOS)
     return Picture(path.name, image.crop((left, top, left + target.width, top + target.height)), original, top, left)
+
+
+def save_whole(image: Image.Image, path: Path) -> None:
+    """Write a PNG so that a crash leaves none rather than half of one."""
+    unfinished = path.with_suffix(".unfinished")
+    image.save(unfinished, format="PNG")
+    unfinished.replace(path)

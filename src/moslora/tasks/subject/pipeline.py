@@ -85,7 +85,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype, vae: str = "") -> "Diffusion
     Raises:
         ConfigError: there are no weights, or files of another kind.
     """
-    diffusers = _quiet_diffusers()
+    diffusers = quiet_diffusers()
     pipeline_class = getattr(diffusers, kind(folder))
     extra = {} if "XL" in pipeline_class.__name__ else {"safety_checker": None, "requires_safety_checker": False}
     try:
@@ -95,14 +95,14 @@ def load_pipeline(folder: Path, dtype: torch.dtype, vae: str = "") -> "Diffusion
     except (OSError, ValueError) as error:
         raise ConfigError(f"Cannot load the pipeline {folder}: {error}") from error
     if pipeline.vae.config.force_upcast and dtype != torch.float32:
-        pipeline.vae.to(torch.float32)
+        cast(pipeline.vae, torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     for part in parts(pipeline).values():
         part.requires_grad_(False)
     return pipeline
 
 
-def _quiet_diffusers() -> ModuleType:
+def quiet_diffusers() -> ModuleType:
     """diffusers, whose import makes transformers complain of a missing torchvision that nothing here needs."""
     import transformers.utils.logging as transformers_logging
 
@@ -118,6 +118,11 @@ def _quiet_diffusers() -> ModuleType:
         transformers_logging.set_verbosity(verbosity)
     diffusers_logging.disable_progress_bar()
     return diffusers
+
+
+def cast(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The network in this dtype. diffusers' own way warns of layers, none, that it would rather leave in float32."""
+    return nn.Module.to(network, dtype)
 
 
 def parts(pipeline: "DiffusionPipeline") -> dict[str, nn.Module]:

@@ -14,15 +14,26 @@ from ...checkpoint import EXPORTABLE_TYPES, FormatName, export_adapter
 from ...errors import MoSLoRAWarning, UnsupportedError
 from ..models import resolve_dtype
 from ..training import GRADIENT_SAMPLES, refuse_dtype, seeds
-from .attach import Adapted, attach_adapters, mixer_blocks, peft_types, save_adapters
+from .attach import (
+    Adapted,
+    attach_adapters,
+    check_method,
+    enable_gradient_checkpointing,
+    mixer_blocks,
+    peft_types,
+    save_adapters,
+)
+from .class_images import complete_class_images
 from .config import SubjectTrainConfig, check
 from .images import folder_identity
 from .loop import Loop, new_accelerator
 from .objective import Objective
-from .pictures import SUBJECT, PictureSet, encode_folder
+from .pictures import CLASS, SUBJECT, PictureSet, encode_folder
 from .pipeline import UNET, identity, load_pipeline, locate, parts
+from .validation import Validation
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from diffusers import DiffusionPipeline
 
 TASK, LORA, KOHYA = "subject", "lora", "lora-kohya.safetensors"
@@ -44,6 +55,7 @@ def train(config: SubjectTrainConfig, out: Path) -> dict[str, Any]:
         RunError: a run folder in the wrong state, or a loss that is not a number.
     """
     check(config)
+    check_method(config)
     refuse_dtype(config)
     folder = locate(config.model)
     inputs: dict[str, Any] = {
@@ -65,20 +77,24 @@ def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
     dtype = resolve_dtype(config.dtype)
     accelerator = new_accelerator(dtype)
     pipeline = load_pipeline(folder, dtype, config.vae).to(accelerator.device)
-    sets = [encode_folder(pipeline, Path(config.images), config, config.seed, stream=SUBJECT)]
+    sets = _encode(pipeline, config, run, accelerator)
     adapted = attach_adapters(pipeline, config)
     _record_sizes(run, pipeline, adapted, sets, config)
-    prompts = {SUBJECT: config.prompt}
+    prompts = {SUBJECT: config.prompt, CLASS: config.class_prompt}
+    prompts = {pictures.stream: prompts[pictures.stream] for pictures in sets}
     objective = Objective(pipeline, adapted, prompts, config.min_snr_gamma)
     if config.gradient_checkpointing:
-        pipeline.unet.enable_gradient_checkpointing()
+        enable_gradient_checkpointing(pipeline, adapted)
+    if not config.validation_prompts:
+        for name in parts(pipeline).keys() - adapted.keys():
+            getattr(pipeline, name).to("cpu")  # what was computed with them is kept
     loop = Loop(config, objective, adapted, sets, run, accelerator)
     if awaits_gradient(objective):
         batches = -(-GRADIENT_SAMPLES // config.batch_size)
         initialize_mixer(
             objective, (batch._asdict() for step in range(batches) for _, batch in loop.micro_batches(step))
         )
-    steps = loop.fit(lambda done: None)
+    steps = loop.fit(Validation(pipeline, adapted, config, run.folder / "validation"))
     if runs.is_main_process():
         save_adapters(adapted, run.folder)
         _export(adapted, run.folder)
@@ -88,6 +104,18 @@ def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
         "steps": steps,
         "final_loss": losses[-1] if losses else None,
     }
+
+
+def _encode(
+    pipeline: "DiffusionPipeline", config: SubjectTrainConfig, run: runs.Run, accelerator: "Accelerator"
+) -> list[PictureSet]:
+    """The pictures of the subject, and of its class if the prior is to be preserved."""
+    sets = [encode_folder(pipeline, Path(config.images), config, config.seed, stream=SUBJECT)]
+    if config.class_prompt:
+        folder = complete_class_images(pipeline, config, run, accelerator)
+        weight = config.prior_weight
+        sets.append(encode_folder(pipeline, folder, config, config.seed, stream=CLASS, weight=weight))
+    return sets
 
 
 def _export(adapted: Adapted, folder: Path) -> None:
