@@ -130,7 +130,7 @@ def test_plain_folders_will_do(tmp_path, runs):
         ('{"file": "../../a/run.json", "prompt_index": 0, "prompt": "x", "seed": 0}', "not inside"),
         ('{"file": "none.png", "prompt_index": 0, "prompt": "x", "seed": 0}', "not there"),
         ('{"file": "0000-0.png", "prompt": "x", "seed": 0}', "prompt_index"),
-        ('{"file": "0000-0.png", "prompt_index": 0, "prompt": "a sks robot on a beach", "seed": 0}', "two pictures"),
+        ('{"file": "0001-0.png", "prompt_index": 0, "prompt": "a sks robot on a beach", "seed": 0}', "two pictures"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, runs, line, words):
@@ -138,6 +138,13 @@ def test_a_bad_row_is_named(tmp_path, runs, line, words):
         file.write(line + "\n")
     with pytest.raises(DataError, match=words):
         build_study(StudyConfig(pairs=(runs[:2],)), tmp_path / "study")
+
+
+def test_a_picture_that_is_listed_twice_counts_once(tmp_path, runs):
+    index = runs[0] / "images" / "images.jsonl"
+    index.write_text(index.read_text() * 2)
+    study = build_study(StudyConfig(pairs=(runs[:2],)), tmp_path / "study")
+    assert study["subjects"][0]["pairs"] == 6
 
 
 def test_an_unfinished_run_and_a_broken_picture_are_refused(tmp_path, runs):

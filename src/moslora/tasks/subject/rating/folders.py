@@ -63,7 +63,7 @@ def read_folder(path: Path, method: str | None = None) -> Folder:
     for number, row in enumerate(runs.read_rows(folder / INDEX), 1):
         picture = _picture(folder, row, number)
         key = (picture.prompt, picture.seed)
-        if key in pictures:
+        if pictures.get(key, picture).path != picture.path:  # an interrupted run may list one file twice
             raise DataError(
                 f"{folder / INDEX} has two pictures of seed {picture.seed} for {picture.prompt!r}: "
                 f"{pictures[key].path.name} and {picture.path.name}. Remove one of the two rows."
