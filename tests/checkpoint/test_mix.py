@@ -11,6 +11,7 @@ from moslora.checkpoint.files import read_safetensors, write_safetensors
 from moslora.cli import main
 from moslora.equation import block_diagonal_mixer, owners, stacked_rows
 from moslora.errors import CheckpointError, ConfigError, UnsupportedError
+from tests.adapter.architectures import TRANSFORMERS
 from tests.checkpoint.adapters import adapt, adapted_toy, expected_updates, outputs
 from tests.checkpoint.toy import toy
 from tests.helpers import relative_difference, run_stock_peft
@@ -48,9 +49,9 @@ for folder in pathlib.Path(args[0]).glob("*/lora"):
 """
 
 
-def both_at_once(folders, weights):
-    """A toy with all adapters active, each at its weight: PEFT's own sum."""
-    model = PeftModel.from_pretrained(toy(), folders[0], adapter_name="0")
+def both_at_once(folders, weights, base=toy):
+    """The base with all adapters active, each at its weight: PEFT's own sum."""
+    model = PeftModel.from_pretrained(base(), folders[0], adapter_name="0")
     for number, folder in enumerate(folders[1:], 1):
         model.load_adapter(folder, adapter_name=str(number))
     names = [str(number) for number in range(len(folders))]
@@ -238,3 +239,46 @@ def test_the_command_prints_how_exact_the_result_is(tmp_path, capsys):
     assert tensors["base_model.model.first.lora_A.mixer"].shape == (8, 8)
     assert main(["mix", *names, "--out", str(tmp_path / "mixed")]) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert", "llama", "t5", "vit"])
+def test_real_architectures_compute_the_sum(name, tmp_path):
+    kind = TRANSFORMERS[name]
+    config = {
+        key: value for key, value in kind.config.items() if key != "task_type"
+    }  # no trained head, which is refused
+
+    def build():
+        torch.manual_seed(0)
+        return kind.build().eval()
+
+    for seed, folder in enumerate("ab"):
+        adapt(build(), tmp_path / folder, seed=seed, std=0.1, r=4 - seed, **config)
+    mix_adapters([tmp_path / "a", tmp_path / "b"], tmp_path / "mixed", weights=WEIGHTS)
+    expected = both_at_once([tmp_path / "a", tmp_path / "b"], WEIGHTS, build)
+    found = PeftModel.from_pretrained(build(), tmp_path / "mixed").eval()
+    with torch.no_grad():
+        ours, theirs, plain = (model(**kind.inputs())[0] for model in (found, expected, build()))
+    assert relative_difference(ours, theirs) < 1e-5
+    assert relative_difference(plain, theirs) > 1e-3
+
+
+def test_the_two_adapters_of_a_multihead_attention_are_mixed_too(tmp_path):
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.attn = torch.nn.MultiheadAttention(16, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.attn(x, x, x)[0]
+
+    for seed, folder in enumerate("ab"):
+        adapt(Attention(), tmp_path / folder, seed=seed, r=4 - seed, target_modules=["attn"])
+    report = mix_adapters([tmp_path / "a", tmp_path / "b"], tmp_path / "mixed", weights=WEIGHTS)
+    assert list(report.ranks.values()) == [[4, 3], [4, 3]]
+    x = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
+    expected = both_at_once([tmp_path / "a", tmp_path / "b"], WEIGHTS, Attention)
+    found = PeftModel.from_pretrained(Attention(), tmp_path / "mixed").eval()
+    with torch.no_grad():
+        assert relative_difference(found(x), expected(x)) < 1e-5
