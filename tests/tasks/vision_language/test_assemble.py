@@ -1,12 +1,14 @@
 """`moslora assemble`: a LLaVA folder computes what its parts compute, and stock transformers loads it."""
 
 import json
+import shutil
 
 import pytest
 import safetensors.torch
 import torch
 from PIL import Image
 from transformers import (
+    AutoConfig,
     AutoProcessor,
     AutoTokenizer,
     CLIPConfig,
@@ -114,6 +116,20 @@ def test_the_names_of_the_weights_are_those_of_llava_on_the_hub(folders, tmp_pat
     assert "language_model.model.layers.1.self_attn.q_proj.weight" in names
     assert "language_model.lm_head.weight" in names
     assert "vision_tower.vision_model.encoder.layers.2.mlp.fc1.weight" in names
+
+
+def test_the_settings_of_the_language_model_stay_as_they_were_written(folders, tmp_path):
+    """transformers 4 reads rope_theta, transformers 5 writes rope_parameters: a hub model's config has the former."""
+    old = tmp_path / "llama"
+    shutil.copytree(folders[0], old)
+    settings = json.loads((old / "config.json").read_text())
+    del settings["rope_parameters"]
+    (old / "config.json").write_text(json.dumps({**settings, "rope_theta": 500000.0}))
+    made = assemble(old, folders[1], tmp_path / "llava")
+    written = json.loads((tmp_path / "llava" / "config.json").read_text())["text_config"]
+    expected = {**settings, "rope_theta": 500000.0, "vocab_size": settings["vocab_size"] + made.added_rows}
+    assert written == expected
+    assert AutoConfig.from_pretrained(made.out).text_config.rope_parameters["rope_theta"] == 500000.0
 
 
 def test_new_rows_lie_near_the_mean_of_the_old_ones_which_stay(folders, tmp_path):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ...checkpoint.files import new_path, refuse_existing
+from ...checkpoint.files import new_path, read_json, refuse_existing, write_json
 from ...checkpoint.projectors import MODULE, Projector, new_projector, read_projector
 from ...checkpoint.shards import PICKLE, PICKLE_INDEX, PickledWeights, Weight, Weights, weight_files, write_weights
 from ...errors import CheckpointError, ConfigError, UnsupportedError
@@ -113,6 +113,11 @@ def assemble(
 def _write_settings(folder: Path, config: "LlavaConfig", processor: "LlavaProcessor", language_model: Path) -> None:
     """Everything but weights."""
     config.save_pretrained(folder)
+    # The language model's own words for its settings: transformers 4 does not know those of transformers 5 and would
+    # turn Llama 3's rotary embedding into Llama 2's without notice.
+    written = read_json(folder / "config.json")
+    kept = {**read_json(language_model / "config.json"), "vocab_size": config.text_config.vocab_size}
+    write_json(folder / "config.json", {**written, "text_config": kept})
     processor.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)  # where transformers 4 and vLLM look for it
     if (language_model / "generation_config.json").is_file():
