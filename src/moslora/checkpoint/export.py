@@ -16,6 +16,7 @@ from .formats.kohya import KohyaFormat
 from .formats.peft import PeftFormat
 from .formats.xtuner import XtunerFormat
 from .layers import Adapter, Products, Update, difference, norm
+from .load import load_adapter
 from .progress import track
 
 FormatName = Literal["peft", "diffusers", "kohya", "gguf", "xtuner"]
@@ -103,7 +104,8 @@ def export_adapter(
     """
     adapter_folder, out = Path(adapter_folder), Path(out)
     refuse_existing(out)
-    adapter = load_components(adapter_folder)
+    one_file = format in ("diffusers", "kohya")
+    adapter = load_components(adapter_folder) if one_file else load_adapter(adapter_folder)
     target = _format(format, adapter, out, base, component)
     target.check(adapter)
     wanted = getattr(torch, dtype) if dtype else None

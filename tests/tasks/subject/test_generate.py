@@ -12,7 +12,10 @@ from moslora.tasks.subject import generate as generation
 from moslora.tasks.subject.config import SubjectGenerateConfig
 from moslora.tasks.subject.generate import generate
 from moslora.tasks.subject.prompts import LISTS, read_prompts, subject_of
+from moslora.tasks.subject.sheet import Row, draw_sheet
+from moslora.tasks.subject.train import train
 from tests.helpers import data_folder
+from tests.tasks.subject.conftest import settings
 
 SMALL = {"prompts": "object", "limit": 2, "seeds": (0, 1), "steps": 2}
 
@@ -76,6 +79,34 @@ def test_pictures_of_other_settings_or_prompts_are_not_mixed(run):
         generate(SubjectGenerateConfig(run=(run,), subject="sks cat", **SMALL))
 
 
+def test_methods_draw_from_the_same_noise(sdxl, photographs, tmp_path):
+    """Runs that have learned nothing draw the pictures of the base, whatever their method, and side by side."""
+    folders = [tmp_path / method for method in ("lora", "moslora")]
+    for folder in folders:
+        train(settings(sdxl, photographs, method=folder.name, max_steps=2, learning_rate=1e-30), folder)
+    sheet = tmp_path / "sheet.png"
+    generate(SubjectGenerateConfig(run=tuple(folders), sheet=sheet, **SMALL))
+    generate(SubjectGenerateConfig(run=(folders[0],), base_only=True, **SMALL))
+    lora, moslora = (pixels(folder / "images") for folder in folders)
+    base = pixels(folders[0] / "images-base")
+    assert all((lora[name] == moslora[name]).all() and (lora[name] == base[name]).all() for name in base)
+    assert len({picture.tobytes() for picture in base.values()}) == 4, "each prompt and seed has noise of its own"
+    with pytest.raises(ConfigError, match="exists already"):
+        generate(SubjectGenerateConfig(run=tuple(folders), sheet=sheet, **SMALL))
+
+
+def test_a_sheet_shows_every_picture_beside_its_prompt():
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 0)]
+    red, green, blue, olive = (Image.new("RGB", (8, 8), colour) for colour in colours)
+    sheet = draw_sheet(["a", "b"], [Row("one", [red, green]), Row("two", [blue, None])], [olive], cell=64)
+    counts = dict(zip(colours, [sum(pixel == colour for pixel in sheet.getdata()) for colour in colours], strict=True))
+    assert counts == {colours[0]: 64 * 64, colours[1]: 64 * 64, colours[2]: 64 * 64, colours[3]: 64 * 64}
+    places = {colour: np.argwhere((np.asarray(sheet) == colour).all(-1)).min(0) for colour in colours}
+    assert places[colours[0]][0] == places[colours[1]][0] < places[colours[2]][0], "a row per prompt"
+    assert places[colours[0]][1] == places[colours[2]][1] < places[colours[1]][1], "a column per title"
+    assert places[colours[3]][0] < places[colours[0]][0], "photographs on top"
+
+
 def test_the_base_alone_draws_into_a_folder_of_its_own(run):
     generate(SubjectGenerateConfig(run=(run,), **SMALL))
     generate(SubjectGenerateConfig(run=(run,), base_only=True, **SMALL))
@@ -104,7 +135,12 @@ def test_prompts_come_from_plain_lines_too(tmp_path):
 
 @pytest.mark.parametrize(
     ("prompt", "subject"),
-    [("a photo of sks dog", "sks dog"), ("A picture of a sks dog.", "sks dog"), ("sks dog", "sks dog")],
+    [
+        ("a photo of sks dog", "sks dog"),
+        ("a photo of the xyz vase of flowers", "xyz vase of flowers"),
+        ("A picture of a sks dog.", "sks dog"),
+        ("sks dog", "sks dog"),
+    ],
 )
 def test_the_subject_is_read_from_the_prompt_of_the_run(prompt, subject):
     assert subject_of(prompt) == subject

@@ -118,7 +118,8 @@ def _record_settings(
 ) -> None:
     """Write images.json, or make sure that what is there agrees. More prompts and seeds may join later."""
     adapters = {} if config.base_only else component_folders(run)
-    found = {
+    model = record["inputs"]["model"]
+    settings = {
         "settings": {
             "steps": config.steps,
             "guidance": config.guidance,
@@ -126,13 +127,13 @@ def _record_settings(
             "width": size.width,
             "height": size.height,
         },
-        "model": record["inputs"]["model"],
+        "model": {part: found if part == "name" else found.get("sha256") for part, found in model.items()},
         "adapters": {name: runs.fingerprint(path)["sha256"] for name, path in adapters.items()},
     }
     path = folder / SETTINGS
     if path.exists():
-        runs.refuse_differences(folder, runs.read_json(path), found)
-    runs.write_json(path, found)
+        runs.refuse_differences(folder, runs.read_json(path), settings)
+    runs.write_json(path, settings)
 
 
 def _drawn(folder: Path, prompts: list[str]) -> set[tuple[int, int]]:

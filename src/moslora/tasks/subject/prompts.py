@@ -35,7 +35,7 @@ def read_prompts(prompts: str, subject: str) -> list[str]:
 
 def subject_of(prompt: str) -> str:
     """The rare word and the class that a training prompt names: "sks dog" of "a photo of sks dog"."""
-    named = prompt.rpartition(" of ")[2].strip().rstrip(".")
+    named = (prompt.partition(" of ")[2] or prompt).strip().rstrip(".")
     return re.sub(r"^(a|an|the)\s+", "", named, flags=re.IGNORECASE)
 
 

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+import transformers
 
 from ... import methods, runs
 from ...adapter import awaits_gradient, initialize_mixer, kernels_used
@@ -67,7 +67,7 @@ def train(config: SubjectTrainConfig, out: Path) -> dict[str, Any]:
     if config.start_from:
         inputs["start_from"] = runs.fingerprint(Path(config.start_from))
     if config.deterministic:
-        torch.use_deterministic_algorithms(True)
+        transformers.enable_full_determinism(config.seed)
     with runs.Run.open(out, task=TASK, config=dataclasses.asdict(config), inputs=inputs, seeds=seeds(config)) as run:
         _train(config, folder, run)
     return run.record
