@@ -9,6 +9,7 @@ import torch
 from moslora.checkpoint import load_adapter, mix_adapters
 from moslora.errors import CheckpointError, ConfigError
 from moslora.tasks.subject.config import SubjectGenerateConfig
+from moslora.tasks.subject.estimate import estimate
 from moslora.tasks.subject.generate import generate
 from moslora.tasks.subject.loop import Loop
 from moslora.tasks.subject.train import train
@@ -98,3 +99,8 @@ def test_what_cannot_be_started_from_is_refused(trained, mixed, sdxl, photograph
     for number, (changes, error, message) in enumerate(cases):
         with pytest.raises(error, match=message):
             train(settings(sdxl, photographs, **changes), tmp_path / f"run-{number}")
+
+
+def test_a_dry_run_does_not_pretend_to_know_the_adapter(mixed, sdxl, photographs):
+    with pytest.raises(ConfigError, match="leave start_from out"):
+        estimate(settings(sdxl, photographs, start_from=str(mixed)))

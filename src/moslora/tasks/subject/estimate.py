@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...adapter import saved_bytes
+from ...errors import ConfigError
 from ...methods import trained_parameters
 from ..models import EMBEDDED, resolve_dtype
 from .attach import attach_adapter
@@ -57,6 +58,8 @@ def estimate(config: SubjectTrainConfig) -> Estimate:
         ConfigError: a setting, pipeline or method that cannot be used.
     """
     check(config)
+    if config.start_from:
+        raise ConfigError("An estimate is of a fresh adapter: leave start_from out, and give rank and target_modules.")
     dtype = resolve_dtype(config.dtype)
     place = str(locate(config.model)) if config.model == EMBEDDED else config.model
     with torch.device("meta"):
