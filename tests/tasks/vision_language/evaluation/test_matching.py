@@ -17,7 +17,8 @@ ANIMALS = {"A": "a dog", "B": "a cat", "C": "a large cat", "D": "no animal"}
         ("A cat.", "B"), ("the dog", "A"), ("NO ANIMAL", "D"), ("horse", None),
         # a letter in front
         ("B. a cat", "B"), ("C) It is large", "C"), ("(A) a dog", "A"), ("B. a dog", None),
-        ("A. a dog B. a cat C. a large cat", None), ("A dog runs and barks", "A"), ("Although small", None),
+        ("A. a dog B. a cat C. a large cat", None), ("A dog runs and barks", "A"), ("A, B and C", None),
+        ("Although small", None),
         # the text says so
         ("The answer is B because it meows", "B"), ("I choose option C.", "C"), ("答案是D。", "D"), ("It is (B).", "B"),
         ("The answer is A horse", None), ("Either option A or option B", None), ("Option A is wrong", None),
@@ -49,6 +50,10 @@ def test_a_text_means_one_option_or_none(text, letter):
 )
 def test_options_that_resemble_letters_or_each_other(text, options, letter):
     assert match_option(text, options) == letter
+
+
+def test_where_nothing_is_offered_nothing_is_meant():
+    assert match_option("A", {}) is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from moslora.errors import DataError
 from moslora.tasks.vision_language.evaluation import mathvista, mmvet, vqa
+from moslora.tasks.vision_language.evaluation.asked import asked_rows
 from tests.helpers import data_folder
 
 
@@ -162,6 +163,18 @@ def test_decimal_places_come_from_the_answer_where_the_file_has_none():
     row = {**FLOAT, "precision": "", "answer": "1.50"}
     assert mathvista.normalize("1.499", row) == "1.5"
     assert mathvista.is_right("1.5", row)
+
+
+def test_an_answer_may_be_given_as_a_letter():
+    assert mathvista.is_right("8/11", {**MULTI, "answer": "B"})
+    assert not mathvista.is_right("3/11", {**MULTI, "answer": "B"})
+
+
+def test_choices_that_cannot_be_read_are_refused(tmp_path):
+    row = {**MULTI, "index": "4", "question": "Which?"}
+    assert asked_rows("mine", tmp_path, [row], "mathvista") == [row]
+    with pytest.raises(DataError, match="row 4: a multi_choice question with choices"):
+        asked_rows("mine", tmp_path, [{**row, "choices": "['3/11', "}], "mathvista")
 
 
 def test_edit_distance_counts_changes():

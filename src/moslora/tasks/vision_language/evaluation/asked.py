@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import DataError
-from . import choice, mme
+from . import choice, mathvista, mme
 from .benchmarks import Kind
 from .tsv import Row, options
 
@@ -41,6 +41,8 @@ def asked_rows(name: str, path: Path, rows: Sequence[Row], kind: Kind, limit: in
         raise DataError(
             f"{path}, row {empty[0]}: no answer. Only the test split of a circular benchmark may be without answers."
         )
+    if kind == "mathvista":
+        _check_choices(path, asked)
     if name == "MME":
         mme.check_pairs(asked)
     if not limit:
@@ -72,6 +74,15 @@ def guessing(rows: Sequence[Mapping[str, str]], kind: Kind) -> float | None:
         case "yes-no":
             return mme.CHANCE
     return None
+
+
+def _check_choices(path: Path, rows: Sequence[Row]) -> None:
+    for row in rows:
+        if row["question_type"] == "multi_choice" and len(mathvista.choices_of(row)) < 2:
+            raise DataError(
+                f"{path}, row {row['index']}: a multi_choice question with choices {row.get('choices', '')!r}. "
+                "Expected a list of two texts or more, for example ['3/11', '8/11']."
+            )
 
 
 def _check_options(path: Path, rows: Sequence[Row]) -> None:

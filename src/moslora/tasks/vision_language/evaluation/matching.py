@@ -4,7 +4,7 @@ The rules of `match_option`, in order; the first that applies decides, and a tex
 
 1. The text is a letter that is offered, whatever stands around it: `B`, `(b).`, `Answer: B`, `选项B`.
 2. The text is the text of exactly one option, without regard to case, outer punctuation and a leading article.
-3. The text begins with an offered letter and `.`, `)`, `:` or `,`: `B. a cat`. It does not count if more letters are
+3. The text begins with an offered letter and `.`, `)` or `:`: `B. a cat`. It does not count if more letters are
    listed that way; and if what follows is the text of another option, the text has no answer.
 4. The text says so: `the answer is B`, `option B`, `答案是B`, `(B)`; if it says so of exactly one letter.
 5. The text contains the text of exactly one option as whole words, and no negation. An option that is part of another
@@ -30,6 +30,8 @@ def match_option(text: str, options: Mapping[str, str]) -> str | None:
     """
     text = unicodedata.normalize("NFKC", text).strip()
     letters = "".join(options)
+    if not letters:
+        return None
     plain = {letter: _plain(option) for letter, option in options.items()}
     same = [letter for letter, option in plain.items() if option and option == _plain(text)]
     if bare := re.fullmatch(rf"\W*(?:{_SAYS})?\W*([{letters}])\W*", text, re.IGNORECASE):
@@ -55,12 +57,12 @@ def _plain(text: str) -> str:
 
 def _contradicts_itself(text: str, letters: str, plain: Mapping[str, str]) -> bool:
     """Whether the text names one letter in front and then only the text of another option: `B. a dog`."""
-    found = re.match(rf"\W*([{letters}])\s*[.):,]\s*(.*)", text, re.DOTALL)
+    found = re.match(rf"\W*([{letters}])\s*[.):]\s*(.*)", text, re.DOTALL)
     return found is not None and _plain(found[2]) in {plain[each] for each in plain if plain[each] != plain[found[1]]}
 
 
 def _leading_letter(text: str, letters: str) -> str | None:
-    found = re.match(rf"\W*([{letters}])\s*[.):,]\s*(.*)", text, re.DOTALL)
+    found = re.match(rf"\W*([{letters}])\s*[.):]\s*(.*)", text, re.DOTALL)
     if not found:
         return None
     listed = set(re.findall(rf"(?<!\w)([{letters}])\s*[.):](?!\w)", found[2])) - {found[1]}

@@ -6,13 +6,13 @@ Source: Lu et al., MathVista, arXiv:2310.02255: the most similar option by edit 
 numbers rounded to the question's precision.
 """
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .intervals import share
 from .matching import match_option
+from .tsv import listed
 
 _NUMBER = r"[-+]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 
@@ -27,14 +27,8 @@ _HINTS = {
 
 
 def choices_of(row: Mapping[str, Any]) -> list[str]:
-    """Texts of the options, of a list or of a list's text; empty for a free question."""
-    found = row.get("choices") or []
-    if isinstance(found, str):
-        try:
-            found = ast.literal_eval(found)
-        except (ValueError, SyntaxError):
-            found = []
-    return [str(choice) for choice in found] if isinstance(found, (list, tuple)) else []
+    """Texts of the options; empty for a free question."""
+    return listed(row.get("choices")) or []
 
 
 def question_text(row: Mapping[str, Any]) -> str:
@@ -59,7 +53,7 @@ def precision_of(row: Mapping[str, Any]) -> int:
     text = str(row.get("precision") or "").strip()
     try:
         return int(float(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         return len(str(row.get("answer", "")).partition(".")[2])
 
 
@@ -126,7 +120,8 @@ def score_mathvista(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     parts: dict[str, dict[str, list[bool]]] = {}
     for row, hit in zip(rows, hits, strict=True):
         for title in ("task", "skills", "question_type", "answer_type"):
-            for name in _names(row.get(title)):
+            value = row.get(title)
+            for name in listed(value) or ([value] if value else []):
                 parts.setdefault(title, {}).setdefault(name, []).append(hit)
     return {
         **share(sum(hits), len(hits)),
@@ -154,15 +149,3 @@ def edit_distance(one: str, other: str) -> int:
             after.append(min(before[column] + 1, after[-1] + 1, before[column - 1] + (character != wanted)))
         before = after
     return before[-1]
-
-
-def _names(value: Any) -> list[str]:
-    """A text, or the texts of a list or of a list's text."""
-    if isinstance(value, str) and value.startswith("["):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            value = [value]
-    if isinstance(value, (list, tuple)):
-        return [str(each) for each in value]
-    return [value] if value else []

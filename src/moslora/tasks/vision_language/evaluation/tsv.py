@@ -8,12 +8,14 @@ Names of columns become lower case with underscores, but for the options' single
 file: an option `None` or `NA` is an option.
 """
 
+import ast
 import contextlib
 import csv
 import hashlib
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ....errors import DataError
 
@@ -52,6 +54,16 @@ def read_rows(path: Path, needs: Sequence[str] = ("question",), images: bool = F
 def options(row: Mapping[str, str]) -> dict[str, str]:
     """Letter -> text of the options that a row offers."""
     return {letter: row[letter] for letter in string.ascii_uppercase if row.get(letter, "").strip()}
+
+
+def listed(value: Any) -> list[str] | None:
+    """The texts of a list, or of a list as Python writes it into a field; None for anything else. Runs nothing."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            value = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    return [str(each) for each in value] if isinstance(value, (list, tuple)) else None
 
 
 @contextlib.contextmanager

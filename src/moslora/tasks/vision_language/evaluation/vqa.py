@@ -6,13 +6,13 @@ same rule, and the mean is taken. Before they are compared, answers are brought 
 Source: Antol et al., VQA, arXiv:1505.00468, and the rules of its evaluation page.
 """
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ....errors import DataError
 from .intervals import mean
+from .tsv import listed
 
 AGREEING = 3  # people who make an answer fully right
 _ARTICLES = {"a", "an", "the"}
@@ -82,14 +82,8 @@ def vqa_accuracy(output: str, answers: Sequence[str]) -> float:
 
 
 def read_answers(text: str) -> list[str]:
-    """The answers of a row: a list of texts as Python or JSON writes it, or one text."""
-    if text.strip().startswith("["):
-        try:
-            found = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError):
-            return [text]
-        return [str(answer) for answer in found]
-    return [text]
+    """The answers of a row: a list of texts, or one text."""
+    return listed(text) or [text]
 
 
 def score_vqa(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
