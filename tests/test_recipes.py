@@ -3,6 +3,8 @@ import pytest
 from moslora.errors import ConfigError
 from moslora.recipes import configure, load_recipe, parse_assignments, recipe_names
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig, check
+from moslora.tasks.vision_language.config import VisionLanguageTrainConfig
+from moslora.tasks.vision_language.config import check as check_vision_language
 
 # Table 7 of arXiv:2406.11909, column MoSLoRA.
 TABLE_7 = {
@@ -16,6 +18,33 @@ TABLE_7 = {
 }
 
 
+# Table 8, ranks and alphas of language model / vision tower; its batches are those of one of 4 GPUs.
+TABLE_8 = {
+    "llava/llama3-8b-vit-l": {
+        "rank": 64,
+        "alpha": 128,
+        "vision_rank": 64,
+        "vision_alpha": 16,
+        "batch_size": 4 * 8 * 2,
+        "micro_batch_size": 8,
+        "learning_rate": 2e-5,
+        "epochs": 1,
+    },
+    "llava/internlm2-7b-vit-l-q4": {
+        "rank": 512,
+        "alpha": 256,
+        "vision_rank": 64,
+        "vision_alpha": 16,
+        "batch_size": 4 * 16 * 1,
+        "micro_batch_size": 16,
+        "learning_rate": 2e-5,
+        "epochs": 1,
+        "quantize": "nf4",
+        "double_quantize": True,
+    },
+}
+
+
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("commonsense/")])
 def test_every_commonsense_recipe_is_a_usable_config(name):
     check(configure(CommonsenseTrainConfig, {"model": "any"}, load_recipe(name)))
@@ -26,6 +55,28 @@ def test_the_two_recipes_of_the_paper_differ_where_table_and_script_do():
     assert TABLE_7.items() <= table.items()
     assert {key for key in {*table, *script} if table.get(key) != script.get(key)} == {"learning_rate", "dtype"}
     assert script["learning_rate"] == 3e-4
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("llava/")])
+def test_every_llava_recipe_is_a_usable_config(name):
+    check_vision_language(configure(VisionLanguageTrainConfig, {"model": "any", "data": "any"}, load_recipe(name)))
+
+
+def test_the_recipes_of_table_8_hold_its_values():
+    for name, values in TABLE_8.items():
+        assert values.items() <= load_recipe(name).items()
+    seven = {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj"}
+    assert set(load_recipe("llava/llama3-8b-vit-l")["target_modules"]) == seven
+    assert set(load_recipe("llava/internlm2-7b-vit-l-q4")["target_modules"]) == seven | {"wqkv", "wo", "w1", "w2", "w3"}
+    mixers = [load_recipe(name)["vision_mixer"] for name in TABLE_8]
+    assert mixers == [True, False]
+
+
+def test_the_authors_config_of_internlm2_differs_in_the_learning_rate_alone():
+    table = load_recipe("llava/internlm2-7b-vit-l-q4")
+    authors = load_recipe("llava/internlm2-7b-vit-l-q4-authors-config")
+    assert {key for key in {*table, *authors} if table.get(key) != authors.get(key)} == {"learning_rate"}
+    assert authors["learning_rate"] == 2e-4
 
 
 def test_later_layers_win_and_types_are_kept():

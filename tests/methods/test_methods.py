@@ -247,3 +247,34 @@ def test_matched_ranks():
         methods.matched_rank("full", base, 10, **settings)
     assert all(each.requires_grad for each in base.parameters())
     assert not any("lora" in name for name, _ in base.named_modules())
+
+
+@pytest.mark.parametrize("method", ["lora", "moslora", "ts-mixing", "moslora-dora", "rslora", "pissa", "loha", "lokr"])
+def test_ranks_scales_and_mixers_may_differ_by_name(method, tmp_path):
+    first = r".*layers\.0\..*"
+    mixed = "mixer_pattern" in methods.find_method(method).patterns
+    patterns = {"rank_pattern": {first: 2}, "alpha_pattern": {first: 1}}
+    model = attached(method, **patterns, **({"mixer_pattern": {first: "identity"}} if mixed else {}))
+    usual, small = attached(method), attached(method, rank=2, alpha=1)
+    layers = {n: m for n, m in model.named_modules() if isinstance(getattr(m, "scaling", None), dict)}
+    assert len(layers) == 2 * len(TARGETS)
+    for name, layer in layers.items():
+        alone = (small if ".layers.0." in name else usual).get_submodule(name)
+        assert layer.scaling == pytest.approx(alone.scaling)
+        assert layer.r == alone.r
+    mixers = [name for name, _ in model.named_parameters() if name.endswith(".mixer")]
+    assert not [name for name in mixers if ".layers.0." in name]
+    assert bool(mixers) == method.startswith("moslora")
+
+
+def test_a_pattern_that_a_method_does_not_know_is_refused():
+    with pytest.raises(ConfigError, match=r"'lora' has no mixer_pattern: it knows rank_pattern, alpha_pattern\."):
+        methods.peft_config("lora", **SETTINGS, mixer_pattern={"x": "identity"})
+    with pytest.raises(ConfigError, match="'adalora' has no alpha_pattern, rank_pattern: it knows none"):
+        methods.peft_config("adalora", **SETTINGS, rank_pattern={"x": 2}, alpha_pattern={"x": 2})
+
+
+def test_modules_are_trained_as_a_whole_beside_the_adapter():
+    model = attached("moslora", modules_to_save=["lm_head"])
+    whole = [name for name, each in model.named_parameters() if each.requires_grad and "lora_" not in name]
+    assert whole == ["base_model.model.lm_head.modules_to_save.default.weight"]

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -151,6 +152,30 @@ def test_kill_9_and_the_same_command_again_gives_the_same_bits(finished, config,
     assert all(torch.equal(resumed[key], straight[key]) for key in straight)
     losses = [[row["loss"] for row in runs.read_rows(folder / "metrics.jsonl")] for folder in (out, finished)]
     assert losses[0] == losses[1]
+
+
+def _torchrun(config: VisionLanguageTrainConfig, out: Path, *words: str) -> None:
+    """The command in two processes on the CPU."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29531"]
+    command += ["--no-python", sys.executable, "-c", "import sys; from moslora.cli import main; sys.exit(main())"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *_arguments(config, out), *words], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(config, tmp_path):
+    """Same batches of 8, once in two passes, once in two processes; with a checkpoint from which both go on."""
+    settings = dataclasses.replace(config, dropout=0.0)
+    train(settings, tmp_path / "one")
+    _torchrun(settings, tmp_path / "two", "--dropout", "0")
+    one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert max(relative_difference(two[key], one[key]) for key in one) < 1e-3
+    losses = [[row["loss"] for row in runs.read_rows(tmp_path / f / "metrics.jsonl")] for f in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_the_batch_may_be_split_differently_without_changing_the_gradient(config, tmp_path):
