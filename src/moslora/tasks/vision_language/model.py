@@ -9,6 +9,7 @@ from ...errors import ConfigError
 from .. import models
 from ..models import EMBEDDED, trained_folder
 from .projector import PROJECTOR_FILE, load_projector
+from .remote import admit_language_model
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +36,9 @@ def load_config(model: str, trust_remote_code: bool = False) -> "PretrainedConfi
     """`models.load_config` of a model with a vision and a language part.
 
     Raises:
-        ConfigError: there is no such model, or it has not both parts.
+        ConfigError: there is no such model, it has not both parts, or it needs code that may not be run.
     """
+    admit_language_model(locate(model), trust_remote_code)
     config = models.load_config(locate(model), trust_remote_code)
     if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):
         raise ConfigError(
@@ -93,6 +95,7 @@ def load_base(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    admit_language_model(locate(model), trust_remote_code)
     settings: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if quantize != "none":
         settings |= {"quantization_config": _quantization(quantize, dtype, double_quantize), "device_map": _device()}
