@@ -8,7 +8,13 @@ from moslora.errors import DataError
 from moslora.tasks.subject.draws import draw
 from moslora.tasks.subject.images import Size, bucket_sizes, find_pictures, nearest_bucket, prepare, read_image
 from moslora.tasks.subject.pictures import SUBJECT, encode_folder, micro_batches
-from moslora.tasks.subject.pipeline import LatentDistribution, encode_pixels, load_pipeline, size_multiple
+from moslora.tasks.subject.pipeline import (
+    LatentDistribution,
+    decode_latents,
+    encode_pixels,
+    load_pipeline,
+    size_multiple,
+)
 from tests.helpers import data_folder
 from tests.tasks.subject.conftest import settings
 
@@ -118,3 +124,16 @@ def test_latents_are_normalised_with_the_mean_and_deviation_of_the_vae_if_it_has
     mean, std = (torch.tensor(each).view(4, 1, 1) for each in (mean, std))
     torch.testing.assert_close(shifted.mean, (plain.mean / 0.13025 - mean) * 0.13025 / std)
     torch.testing.assert_close(shifted.std, plain.std / std)
+
+
+def test_a_vae_that_overflows_in_16_bits_stays_in_float32_and_another_may_take_its_place(sdxl, tmp_path):
+    exact, half = (load_pipeline(sdxl, dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert half.unet.dtype == half.text_encoder_2.dtype == torch.bfloat16
+    assert half.vae.dtype == torch.float32
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert decode_latents(half, latents)[0].tobytes() == decode_latents(exact, latents)[0].tobytes()
+    exact.vae.register_to_config(force_upcast=False)
+    exact.vae.save_pretrained(tmp_path)
+    other = load_pipeline(sdxl, torch.bfloat16, str(tmp_path))
+    assert other.vae.dtype == torch.bfloat16
+    assert decode_latents(other, latents)[0].size == (32, 32)

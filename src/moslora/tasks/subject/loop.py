@@ -96,8 +96,9 @@ class Loop:
                     self._save(done)
         return done
 
-    def micro_batches(self, step: int) -> list[tuple[PictureSet, MicroBatch]]:
-        """What this process computes in a step, 0 being the first."""
+    def micro_batches(self, step: int, *, whole: bool = False) -> list[tuple[PictureSet, MicroBatch]]:
+        """What this process computes in a step, 0 being the first; what all of them do, if `whole`."""
+        process, processes = (0, 1) if whole else (self.accelerator.process_index, self.accelerator.num_processes)
         return [
             (pictures, batch)
             for pictures in self.sets
@@ -109,8 +110,8 @@ class Loop:
                 micro_batch_size=self.config.micro_batch_size,
                 timesteps=self.objective.timesteps,
                 noise_offset=self.config.noise_offset,
-                process=self.accelerator.process_index,
-                processes=self.accelerator.num_processes,
+                process=process,
+                processes=processes,
             )
         ]
 

@@ -90,18 +90,17 @@ def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
             getattr(pipeline, name).to("cpu")  # what was computed with them is kept
     loop = Loop(config, objective, adapted, sets, run, accelerator)
     if awaits_gradient(objective):
-        batches = -(-GRADIENT_SAMPLES // config.batch_size)
-        initialize_mixer(
-            objective, (batch._asdict() for step in range(batches) for _, batch in loop.micro_batches(step))
-        )
-    steps = loop.fit(Validation(pipeline, adapted, config, run.folder / "validation"))
+        steps = range(-(-GRADIENT_SAMPLES // config.batch_size))
+        batches = (batch for step in steps for _, batch in loop.micro_batches(step, whole=True))
+        initialize_mixer(objective, (batch._asdict() for batch in batches))
+    done = loop.fit(Validation(pipeline, adapted, config, run.folder / "validation"))
     if runs.is_main_process():
         save_adapters(adapted, run.folder)
         _export(adapted, run.folder)
     losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl")]
     run.record |= {
         "kernels": {name: kernels_used(model) for name, model in adapted.items()},
-        "steps": steps,
+        "steps": done,
         "final_loss": losses[-1] if losses else None,
     }
 
