@@ -189,7 +189,7 @@ METHODS = ("lora", "moslora-orthogonal", "moslora-gradient", "ts-mixing", "lokr"
 def test_methods_by_their_names(method, sdxl, photographs, tmp_path):
     config = settings(sdxl, photographs, method=method, max_steps=2)
     if method == "dora":
-        with pytest.warns(MoSLoRAWarning, match=r"There is no .*lora: .*lora_magnitude_vector"):
+        with pytest.warns(MoSLoRAWarning, match=r"There is no .*lora: "):
             record = train(config, tmp_path / "run")
     else:
         record = train(config, tmp_path / "run")
