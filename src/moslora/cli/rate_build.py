@@ -49,8 +49,6 @@ class Command:
 
     def run(self) -> None:
         """Build the study and say what is in it."""
-        from rich.console import Console
-
         from ..tasks.subject.rating.build import StudyConfig, build_study
 
         if len(self.runs) not in (0, 2):
@@ -60,22 +58,21 @@ class Command:
         }
         pairs = ((self.runs[0], self.runs[1]), *self.pair) if self.runs else self.pair
         config = StudyConfig(pairs=pairs, **values)
-        with Console(stderr=True).status("copying pictures"):
-            study = build_study(config, self.out)
+        study = build_study(config, self.out)
         print_study(study)
         print(f"\n{self.out}\nnext: moslora rate serve {self.out} --raters 15")
 
 
 def print_study(study: dict[str, Any]) -> None:
     """Print what a study is of, and what was left out."""
+    from ..tasks.subject.rating.questions import minutes
+
     print(f"{study['b']} (B) against {study['a']} (A)")
     for subject in study["subjects"]:
         print("  {name}: {pairs} pairs, {prompts} prompts, {references} photographs".format(**subject))
     total = sum(subject["pairs"] for subject in study["subjects"])
     checks = 2 * study["settings"]["checks"]
-    print(
-        f"{total} pairs and {checks} attention checks: about {max(1, round((total + checks) / 4))} minutes for a rater"
-    )
+    print(f"{total} pairs and {checks} attention checks: about {minutes(total + checks)} minutes for a rater")
     if study["reshaped"]:
         print(f"{study['reshaped']} pairs had pictures of different shapes, which were cut to the same one")
     if unmatched := study["unmatched"]:

@@ -25,7 +25,7 @@ class Command:
     add: int = 0
     """Create so many more raters."""
     open: bool = False
-    """Print an invitation: whoever has this link may take part, and gets a link of his own."""
+    """Print an invitation: whoever has this link may take part, and gets a personal link."""
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 is every network of this machine."""
     port: int = 8000
@@ -47,7 +47,7 @@ class Command:
         app = serve.make_app(store, self.peek)
         listening = serve.listen(self.host, self.port)
         host, port = listening.getsockname()[:2]
-        base = (self.url or f"http://{f'[{host}]' if ':' in host else host}:{port}").rstrip("/")
+        base = (self.url or serve.address(host, port)).rstrip("/")
         links = serve.prepare(store, base, self.raters, self.add, self.open)
         for number, link in links.raters.items():
             print(f"rater {number}: {link}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .... import runs
 from ....errors import ConfigError, RunError
+from ...progress import progress_bar
 from .blind import LONGEST_REFERENCE, Stored, alike, noise, open_picture, store
 from .folders import Folder, Match, match, read_folder, reference_files
 from .store import create
@@ -193,15 +194,18 @@ class _Writer:
         """Everything; returns how many pairs had to be cut to one shape."""
         items: list[tuple[Any, ...]] = []
         reshaped = 0
-        for number, subject in enumerate(subjects, 1):
-            self.connection.execute("INSERT INTO subjects VALUES (?, ?)", (number, subject.name))
-            for path in subject.references:
-                picture = self._store(open_picture(path, LONGEST_REFERENCE))
-                self.connection.execute("INSERT INTO photographs VALUES (?, ?)", (number, picture.id))
-            for each in subject.matches:
-                a, b = (open_picture(side.path, self.config.longest) for side in each)
-                reshaped += abs(a.width * b.height - b.width * a.height) > max(a.width, b.width)
-                items.append(("pair", number, *_facts(each), *(self._store(side).id for side in alike(a, b))))
+        with progress_bar() as bar:
+            task = bar.add_task("pairs", total=sum(len(each.matches) for each in subjects), note="")
+            for number, subject in enumerate(subjects, 1):
+                self.connection.execute("INSERT INTO subjects VALUES (?, ?)", (number, subject.name))
+                for path in subject.references:
+                    picture = self._store(open_picture(path, LONGEST_REFERENCE))
+                    self.connection.execute("INSERT INTO photographs VALUES (?, ?)", (number, picture.id))
+                for each in subject.matches:
+                    a, b = (open_picture(side.path, self.config.longest) for side in each)
+                    reshaped += abs(a.width * b.height - b.width * a.height) > max(a.width, b.width)
+                    items.append(("pair", number, *_facts(each), *(self._store(side).id for side in alike(a, b))))
+                    bar.advance(task)
         for kind in ("same", "noise") * self.config.checks:
             number = self.draw.randrange(len(subjects)) + 1
             items.append(self._check(kind, number, subjects[number - 1]))

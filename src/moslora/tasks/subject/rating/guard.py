@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from typing import Any
+from collections.abc import Callable
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,16 +37,13 @@ class Limiter:
 
     def allows(self, key: str) -> bool:
         """Whether one more action is within the limit; takes it if it is."""
-        left = self.left(key)
+        now = time.monotonic()
+        left, since = self._buckets.get(key, (float(self.burst), now))
+        left = min(float(self.burst), left + self.rate * (now - since))
         if len(self._buckets) >= MOST_KEYS:
             self._buckets.clear()  # a flood of keys; better to forget than to grow
-        self._buckets[key] = (left - 1 if left >= 1 else left, time.monotonic())
+        self._buckets[key] = (left - 1 if left >= 1 else left, now)
         return left >= 1
-
-    def left(self, key: str) -> float:
-        """Actions that are possible now."""
-        left, since = self._buckets.get(key, (float(self.burst), time.monotonic()))
-        return min(float(self.burst), left + self.rate * (time.monotonic() - since))
 
 
 class Guard:
@@ -55,7 +52,7 @@ class Guard:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.actions = Limiter(burst=40, rate=5)  # votes of one token; a person gives fewer than one a second
-        self.misses = Limiter(burst=60, rate=0.5)  # addresses that do not exist, by client: guessed tokens
+        self.misses = Limiter(burst=60, rate=0.5)  # by client: addresses that do not exist, such as guessed tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -63,8 +60,8 @@ class Guard:
             await self.app(scope, receive, send)
             return
         client = scope["client"][0] if scope.get("client") else ""
-        respond = _with_headers(scope, send, lambda: self.misses.allows(client))
-        refusal = self._refusal(scope, client)
+        respond = _with_headers(send, lambda: self.misses.allows(client))
+        refusal = self._refusal(scope)
         if refusal is None and scope["method"] == "POST":
             body = await _body(receive)
             if body is None:
@@ -77,10 +74,8 @@ class Guard:
         headers = {"Connection": "close"} | ({"Retry-After": "2"} if refusal[0] == 429 else {})
         await PlainTextResponse(refusal[1], refusal[0], headers)(scope, receive, respond)
 
-    def _refusal(self, scope: Scope, client: str) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Status and words for a request that is not let in; None for one that is."""
-        if self.misses.left(client) < 1:
-            return 429, "Too many wrong addresses. Please wait a minute."
         if scope["method"] != "POST":
             return None
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -130,13 +125,16 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _with_headers(scope: Scope, send: Send, missed: Any) -> Send:
-    """Add the headers that every answer carries, and count answers that something was not found."""
+def _with_headers(send: Send, may_miss: Callable[[], bool]) -> Send:
+    """Add the headers that every answer carries, and slow down whoever tries many addresses that do not exist.
+
+    Addresses that do exist are always served: others may share that client's network address.
+    """
 
     async def respond(message: Message) -> None:
         if message["type"] == "http.response.start":
-            if message["status"] == 404:
-                missed()
+            if message["status"] == 404 and not may_miss():
+                message["status"] = 429
             present = {name.lower() for name, _ in message["headers"]}
             added = dict(HEADERS)
             if b"cache-control" not in present:

@@ -23,6 +23,12 @@ QUESTIONS = (
 )
 KEYS = tuple(question.key for question in QUESTIONS)
 ANSWERS = ("left", "tie", "right")
+SECONDS_A_PAIR = 15  # of an unhurried rater
+
+
+def minutes(pairs: int) -> int:
+    """About how long so many pairs take."""
+    return max(1, round(pairs * SECONDS_A_PAIR / 60))
 
 
 def outcome(answer: str, b_left: bool) -> int:

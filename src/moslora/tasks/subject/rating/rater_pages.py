@@ -11,11 +11,10 @@ from ....errors import ConfigError
 from . import voting
 from .guard import signature
 from .pages import Csrf, check_form, go_to, render, store_of
-from .questions import QUESTIONS
+from .questions import QUESTIONS, minutes
 from .store import Rater
 
 router = APIRouter()
-SECONDS_A_PAIR = 15  # of an unhurried rater, for the estimate on the first page
 
 
 @router.get("/")
@@ -33,7 +32,7 @@ def invitation_page(request: Request, invitation: str) -> Response:
 
 @router.post("/join/{invitation}")
 def join(request: Request, invitation: str, csrf: Csrf) -> Response:
-    """Make a rater, and lead him to his own link."""
+    """Make a rater, and lead to the new personal link."""
     _check_invitation(request, invitation)
     check_form(request, f"join/{invitation}", csrf)
     if not request.app.state.joining.allows(request.client.host if request.client else ""):
@@ -130,9 +129,10 @@ def _page(request: Request, rater: Rater, notice: str = "") -> HTMLResponse:
 def _introduction(request: Request, action: str, purpose: str) -> HTMLResponse:
     store = store_of(request)
     pairs = store.rows("SELECT count(*) AS pairs FROM items")[0]["pairs"]
-    minutes = max(1, round(pairs * SECONDS_A_PAIR / 60))
     csrf = signature(store.secret, purpose)
-    return render(request, "introduction", action=action, csrf=csrf, pairs=pairs, minutes=minutes, questions=QUESTIONS)
+    return render(
+        request, "introduction", action=action, csrf=csrf, pairs=pairs, minutes=minutes(pairs), questions=QUESTIONS
+    )
 
 
 def _rater(request: Request, token: str) -> Rater:

@@ -41,5 +41,6 @@ CREATE TABLE votes (
     undone TEXT,  -- when it was taken back; nothing is ever deleted
     FOREIGN KEY (rater, place) REFERENCES plan
 ) STRICT;
+CREATE INDEX votes_of_rater ON votes (rater, id);
 -- At most one vote that counts for each rater, pair and question, whatever two browser windows send.
 CREATE UNIQUE INDEX one_vote ON votes (rater, place, question) WHERE undone IS NULL;

@@ -91,6 +91,12 @@ def run(app: "FastAPI", listening: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
+def address(host: str, port: int) -> str:
+    """Where a browser finds a server that listens there; of one that listens everywhere, by the machine's name."""
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a server there."""
     return host in ("localhost", "::1") or host.startswith("127.")

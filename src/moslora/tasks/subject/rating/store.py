@@ -124,7 +124,7 @@ class Store:
         return self.folder / "pictures" / f"{found[0]['id']}.webp" if found else None
 
     def add_raters(self, count: int) -> list[Rater]:
-        """Create raters, each with a token and a plan of his own.
+        """Create raters, each with an own token and plan.
 
         Raises:
             ConfigError: the study would have more than MOST_RATERS.

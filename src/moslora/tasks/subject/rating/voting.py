@@ -42,7 +42,7 @@ class Progress(NamedTuple):
 
 
 def turn(store: Store, rater: Rater, place: int | None = None) -> Turn | None:
-    """What the rater is asked now, or at a place of his plan; None when everything is answered.
+    """What the rater is asked now, or at a place of the plan; None when everything is answered.
 
     Args:
         store: of the study.
