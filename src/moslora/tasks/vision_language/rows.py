@@ -9,13 +9,14 @@ import json
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ...errors import DataError
 from .prompt import ASSISTANT, SYSTEM, USER, Turn
 
 MARK = "<image>"  # where the data says that the image is, whatever the model's own token
 CHUNK_BYTES = 1 << 22
+BLANKS = " \t\r\n"
 ROLES = {"human": USER, "user": USER, "gpt": ASSISTANT, "assistant": ASSISTANT, "system": SYSTEM}
 
 
@@ -131,44 +132,53 @@ def _places_of_lines(path: Path) -> Iterator[tuple[int, int]]:
 
 def _places_of_list(path: Path) -> Iterator[tuple[int, int]]:
     """Places in bytes of the entries of a JSON list, of which only a part is in memory."""
-    decode = json.JSONDecoder().raw_decode
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    text, cursor, place, opened, ended = "", 0, 0, False, False
     with path.open("rb") as file:
-        if file.read(3) == codecs.BOM_UTF8:
-            place = 3
+        window = _Window(file)
+        if window.next_letter(BLANKS) != "[":
+            raise ValueError("it is not a JSON list; a file with one row a line is named .jsonl")
+        window.advance(1)
+        while window.next_letter(f"{BLANKS},") != "]":
+            yield window.place, window.pass_value()
+
+
+class _Window:
+    """The part of a JSON file that is in memory; `place` is in bytes, that of the next letter."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.place = 3 if file.read(3) == codecs.BOM_UTF8 else 0
         file.seek(0)
-        while not ended:
-            raw = file.read(CHUNK_BYTES)
-            text, cursor = text[cursor:] + decoder.decode(raw, final=not raw), 0
-            while True:
-                after = _skip(text, cursor, " \t\r\n," if opened else " \t\r\n")
-                place += len(text[cursor:after].encode())
-                cursor = after
-                if cursor == len(text):
-                    break
-                if not opened:
-                    if text[cursor] != "[":
-                        raise ValueError("it is not a JSON list; a file with one row a line is named .jsonl")
-                    opened, cursor, place = True, cursor + 1, place + 1
-                    continue
-                if text[cursor] == "]":
-                    ended = True
-                    break
-                try:
-                    after = decode(text, cursor)[1]
-                except ValueError:
-                    if raw:
-                        break  # the entry may go on in the next part
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._text, self._cursor = "", 0
+
+    def advance(self, letters: int) -> int:
+        """Go on by some letters; returns how many bytes they are."""
+        size = len(self._text[self._cursor : self._cursor + letters].encode())
+        self._cursor, self.place = self._cursor + letters, self.place + size
+        return size
+
+    def next_letter(self, skipped: str) -> str:
+        """The next letter that is not one of some others, which are passed."""
+        while True:
+            if self._cursor == len(self._text):
+                if not self._read():
+                    raise ValueError("the list has no end: the file is truncated")
+            elif self._text[self._cursor] in skipped:
+                self.advance(1)
+            else:
+                return self._text[self._cursor]
+
+    def pass_value(self) -> int:
+        """Pass one JSON value; returns its bytes."""
+        while True:
+            try:
+                end = json.JSONDecoder().raw_decode(self._text, self._cursor)[1]
+                return self.advance(end - self._cursor)
+            except ValueError:
+                if not self._read():  # otherwise the value may go on in what has been read
                     raise
-                length = len(text[cursor:after].encode())
-                yield place, length
-                cursor, place = after, place + length
-            if not raw and not ended:
-                raise ValueError("the list has no end: the file is truncated")
 
-
-def _skip(text: str, cursor: int, letters: str) -> int:
-    while cursor < len(text) and text[cursor] in letters:
-        cursor += 1
-    return cursor
+    def _read(self) -> bool:
+        raw = self.file.read(CHUNK_BYTES)
+        self._text, self._cursor = self._text[self._cursor :] + self._decoder.decode(raw, final=not raw), 0
+        return bool(raw)
