@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo demo-subject test test-all check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +14,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## the whole path on the embedded model: train, evaluate, export, reload in stock PEFT
 	rm -rf demo
 	OMP_NUM_THREADS=1 $(BIN)/moslora demo
+
+demo-subject: $(READY)  ## teach the embedded diffusion model a character from five pictures, and look at the sheet
+	rm -rf demo-subject
+	OMP_NUM_THREADS=1 $(BIN)/moslora demo subject
 
 test: $(READY)  ## the default tests: CPU, offline
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not network and not gpu"

@@ -6,9 +6,10 @@ command of this package run without network, GPU or account.
 
 from pathlib import Path
 
+from .diffusion import diffusion_model_folder
 from .questions import BENCHMARKS, write_questions
 
-__all__ = ["BENCHMARKS", "model_folder", "write_questions"]
+__all__ = ["BENCHMARKS", "diffusion_model_folder", "model_folder", "write_questions"]
 
 
 def model_folder() -> Path:

@@ -20,16 +20,16 @@ SUBJECT = Creature(
     top_colour="yellow",
 )
 
-# Five places, sizes and tilts; half of the time it looks the other way.
+# Five grounds, sizes and places; twice it looks the other way.
 _REFERENCES = (
-    (Scene(items=(), background="white"), Pose(size=0.9)),
-    (Scene(items=(), background="wooden floor", seed=1), Pose(x=0.45, y=0.55, size=0.75, tilt=6, mirrored=True)),
-    (Scene(items=(), background="snow", seed=2), Pose(x=0.55, y=0.52, size=0.8, tilt=-5)),
-    (Scene(items=(), background="tiles", seed=3), Pose(x=0.58, y=0.58, size=0.7, tilt=3, mirrored=True)),
-    (Scene(items=(), background="orange"), Pose(x=0.48, y=0.5, size=0.85, tilt=-3)),
+    (Scene(items=(), background="white"), Pose(size=0.95)),
+    (Scene(items=(), background="wooden floor", seed=1), Pose(x=0.47, y=0.52, size=0.85, tilt=3, mirrored=True)),
+    (Scene(items=(), background="snow", seed=2), Pose(x=0.52, y=0.5, size=0.9)),
+    (Scene(items=(), background="tiles", seed=3), Pose(x=0.53, y=0.53, size=0.8, tilt=-3, mirrored=True)),
+    (Scene(items=(), background="orange"), Pose(x=0.49, y=0.49, size=0.88)),
 )
 
-# None of these places and neighbours is in the pictures.
+# None of these grounds is in the pictures.
 PROMPTS = (
     "a photo of sks creature on grass",
     "a photo of sks creature in the water",
@@ -37,8 +37,8 @@ PROMPTS = (
     "a photo of sks creature on sand",
     "a photo of sks creature on a brick wall",
     "a photo of sks creature on a red background",
-    "a photo of sks creature next to a red circle on sand",
-    "a photo of sks creature next to a yellow star on grass",
+    "a photo of sks creature on a green background",
+    "a photo of sks creature on a black background",
 )
 
 
