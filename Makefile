@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-subject test test-all check format clean
+.PHONY: demo demo-subject demo-vision test test-all check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,10 @@ demo: $(READY)  ## the whole path on the embedded model: train, evaluate, export
 demo-subject: $(READY)  ## teach the embedded diffusion model a character from five pictures, and look at the sheet
 	rm -rf demo-subject
 	OMP_NUM_THREADS=1 $(BIN)/moslora demo subject
+
+demo-vision: $(READY)  ## LoRA, MoSLoRA and 4-bit QMoSLoRA of the embedded vision-language model answer questions
+	rm -rf demo-vision
+	OMP_NUM_THREADS=1 $(BIN)/moslora demo vision
 
 test: $(READY)  ## the default tests: CPU, offline
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not network and not gpu"

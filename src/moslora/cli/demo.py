@@ -8,13 +8,13 @@ before it runs. A finished step is not repeated; remove the folder to see all of
 
 import dataclasses
 import os
-import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from ..errors import MoSLoRAError
+from ._steps import moslora
 
 RECIPE = "commonsense/embedded"
 METHODS = ("lora", "moslora")
@@ -51,7 +51,7 @@ class Command:
         start = time.perf_counter()
         data, study, exported = self.out / "data", self.out / "study", self.out / "exported"
         write_questions(data)
-        _moslora(
+        moslora(
             *("compare", "commonsense", "--recipe", RECIPE, "--data", str(data / "train.json")),
             *("--tests", str(data), "--benchmarks", *BENCHMARKS, "--eval", "decoding=ranking"),
             *("--methods", *METHODS, "--learning-rates", str(LEARNING_RATE), "--seeds", *map(str, SEEDS)),
@@ -59,7 +59,7 @@ class Command:
         )
         adapter = study / "cells" / Cell("moslora", LEARNING_RATE, SEEDS[0], 1.0).name / "adapter"
         if not exported.exists():
-            _moslora("export", adapter, exported, "--format", "peft")
+            moslora("export", adapter, exported, "--format", "peft")
         self._compare_with_stock_peft(adapter, exported, data / "toy-arc-e" / "test.json")
         print(f"\n{len(SEEDS)} seeds: enough to show that every part works, too few to rank methods.")
         print(f"Open {(study / 'report' / 'report.html').resolve()}")
@@ -103,13 +103,3 @@ class Command:
         )
         if largest > 1e-4:
             raise MoSLoRAError(f"The export in {exported} does not compute what the adapter does.")
-
-
-def _moslora(*words: str | Path) -> None:
-    """Print a command line and run it."""
-    from . import main
-
-    texts = list(map(str, words))
-    print(f"\n$ moslora {shlex.join(texts)}", flush=True)
-    if main(texts):
-        raise MoSLoRAError(f"`moslora {shlex.join(texts[:2])}` failed; what it says is above.")

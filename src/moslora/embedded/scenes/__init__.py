@@ -11,7 +11,7 @@ seed decides it, in every run.
 from .backgrounds import BACKGROUNDS
 from .captions import caption, count_name, item_name, place_name, with_article
 from .drawing import draw_item, draw_scene, free_place
-from .model import COLOURS, SIZES, TEXTURES, Item, Scene, cell_centre, size_name
+from .model import COLOURS, SIZES, TEXTURES, Colour, Item, Scene, cell_centre, size_name
 from .picture import render
 from .shapes import SHAPES
 
@@ -21,6 +21,7 @@ __all__ = [
     "SHAPES",
     "SIZES",
     "TEXTURES",
+    "Colour",
     "Item",
     "Scene",
     "caption",

@@ -39,33 +39,32 @@ def _check(scene: Scene) -> None:
 
 def _paint(picture: Image.Image, item: Item) -> None:
     """Paint one item into the picture."""
-    side = picture.width
-    outline, hole = SHAPES[item.shape]
-    mask = Image.new("L", picture.size, 0)
+    width = item.size * picture.width
+    left, top = (round((centre - item.size / 2) * picture.width) for centre in (item.x, item.y))
+    mask = Image.new("L", (round(width) + 1, round(width) + 1), 0)
     pen = ImageDraw.Draw(mask)
+    outline, hole = SHAPES[item.shape]
     for points, value in ((outline, 255), (hole, 0)):
         if points:
-            half = item.size / 2
-            pen.polygon([((item.x + x * half) * side, (item.y + y * half) * side) for x, y in points], fill=value)
-    picture.paste(item.rgb, (0, 0), mask)
+            pen.polygon([((1 + x) * width / 2, (1 + y) * width / 2) for x, y in points], fill=value)
+    picture.paste(item.rgb, (left, top), mask)
     if item.texture != "plain":
-        pattern = ImageChops.multiply(mask, _pattern(item, side))
-        picture.paste(_contrast(item.rgb), (0, 0), pattern)
+        pattern = _pattern(item.texture, mask.width)
+        picture.paste(_contrast(item.rgb), (left, top), ImageChops.multiply(mask, pattern))
 
 
-def _pattern(item: Item, side: int) -> Image.Image:
-    """Where the second colour of a textured item goes: L, 0 or 255."""
-    pattern = Image.new("L", (side, side), 0)
+def _pattern(texture: str, width: int) -> Image.Image:
+    """Where the second colour of a texture goes: L, 0 or 255."""
+    pattern, unit = Image.new("L", (width, width), 0), width / 6
     pen = ImageDraw.Draw(pattern)
-    left, top, unit = (item.x - item.size / 2) * side, (item.y - item.size / 2) * side, item.size * side / 6
     for row in range(6):
         for column in range(6):
-            x, y = left + column * unit, top + row * unit
-            if item.texture == "checked" and (row + column) % 2:
+            x, y = column * unit, row * unit
+            if texture == "checked" and (row + column) % 2:
                 pen.rectangle([x, y, x + unit - 1, y + unit - 1], fill=255)
-            if item.texture == "striped" and row % 2:
+            if texture == "striped" and row % 2:
                 pen.rectangle([x, y, x + unit, y + unit - 1], fill=255)
-            if item.texture == "dotted" and row % 2 and column % 2:
+            if texture == "dotted" and row % 2 and column % 2:
                 pen.ellipse([x - unit * 0.55, y - unit * 0.55, x + unit * 0.55, y + unit * 0.55], fill=255)
     return pattern
 
