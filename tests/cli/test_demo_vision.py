@@ -14,7 +14,7 @@ from moslora.embedded.vision.questions import TEST_SIZE
 
 
 @pytest.mark.slow
-def test_the_demo_teaches_three_methods_to_answer_and_repeats_no_finished_step(tmp_path, capfd):
+def test_the_demo_trains_and_evaluates_three_methods_and_repeats_no_finished_step(tmp_path, capfd):
     out = tmp_path / "demo"
     assert main(["demo", "vision", "--out", str(out)]) == 0
     printed = capfd.readouterr().out

@@ -1,4 +1,4 @@
-"""Show visual instruction tuning offline in a few minutes: LoRA, MoSLoRA and 4-bit QMoSLoRA learn to answer questions.
+"""Show visual instruction tuning offline: train LoRA, MoSLoRA and 4-bit QMoSLoRA on questions about drawn scenes.
 
     moslora demo vision --out demo-vision
 
@@ -62,7 +62,7 @@ class Command:
         moslora(*_evaluation(first, data), "--base-only")
         moslora("report", *runs.values(), "--out", self.out / "report")
         page = self._write_answers({BASE: first / "eval-base", **{name: run / "eval" for name, run in runs.items()}})
-        print("\nOne seed: enough to show that every part works, too few to rank methods.")
+        print("\nThis shows that every part works. The small model is too weak to rank methods.")
         print(f"Open {page.resolve()}")
         print(f"Finished in {time.perf_counter() - start:.0f} s. Everything is in {self.out.resolve()}")
 
