@@ -7,14 +7,31 @@ import pytest
 from PIL import Image
 
 from moslora.cli import main
+from moslora.cli.demo_subject import PROMPT, RECIPE
+from moslora.embedded import diffusion_model_folder
 from moslora.embedded.characters import PROMPTS
 from moslora.embedded.scenes import COLOURS
+from moslora.recipes import configure, load_recipe
+from moslora.tasks.subject.config import SubjectTrainConfig, check
 
 
 def _share(path, colour: str) -> float:
     """Share of pixels of a picture that are near a colour."""
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     return float((np.abs(pixels - COLOURS[colour]).max(axis=-1) < 70).mean())
+
+
+def test_the_recipe_is_usable_and_every_layer_it_names_is_in_the_unet():
+    from diffusers import UNet2DConditionModel
+
+    given = {"images": "photos", "prompt": PROMPT}
+    config = configure(SubjectTrainConfig, load_recipe(RECIPE), given)
+    check(config)
+    unet = UNet2DConditionModel.from_pretrained(diffusion_model_folder(), subfolder="unet")
+    names = [name for name, _ in unet.named_modules()]
+    for target in config.target_modules:
+        assert any(name.endswith(f".{target}") for name in names), target
+    assert config.resolution == 64
 
 
 @pytest.mark.slow

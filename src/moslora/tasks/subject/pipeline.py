@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ... import runs
+from ...embedded import diffusion_model_folder
 from ...errors import ConfigError
 from ..models import EMBEDDED
 
@@ -29,9 +30,7 @@ def locate(model: str) -> Path:
         ConfigError: there is no such pipeline, or it is of another kind.
     """
     if model == EMBEDDED:
-        from ... import embedded
-
-        return Path(getattr(embedded, "diffusion_model_folder")())  # noqa: B009
+        return diffusion_model_folder()
     folder = Path(model)
     if not folder.is_dir():
         from diffusers import DiffusionPipeline
