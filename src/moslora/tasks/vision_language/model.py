@@ -1,6 +1,5 @@
 """The LLaVA-shaped model of a run: where it is, how it is loaded, and its three parts."""
 
-import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,9 @@ NEVER_QUANTIZED = (r"(.*\.)?vision_tower", r"(.*\.)?multi_modal_projector", r"(.
 def locate(model: str) -> str:
     """A folder or hub id that transformers can load; `embedded` becomes the folder of the small model."""
     if model == EMBEDDED:
-        return str(importlib.import_module("moslora.embedded").vision_model_folder())
+        from ...embedded import vision_model_folder
+
+        return str(vision_model_folder())
     return model
 
 
