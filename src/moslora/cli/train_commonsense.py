@@ -19,6 +19,7 @@ import tyro
 from ..errors import ConfigError
 from ..tasks.commonsense.config import CommonsenseTrainConfig
 from ._estimate import print_estimate
+from ._outcome import print_outcome
 from ._recipe import parse_with_recipe
 
 
@@ -57,10 +58,7 @@ class Command:
         from ..tasks.commonsense.train import train
 
         record = train(self.config, self.out)
-        print(
-            f"{self.out}: {record['steps']} steps, {record['parameters']['trainable']:,} trained parameters, "
-            f"loss {record['final_loss']:.4f}, {record['seconds']:.0f} s"
-        )
+        print_outcome(self.out, record)
         if left_out := record["samples"]["overlap_dropped"]:
             print(f"{left_out:,} samples whose question is in the tests were left out")
         print(f"next: moslora eval commonsense --run {self.out} --data DIR --benchmarks NAME ...")

@@ -17,6 +17,7 @@ import tyro
 
 from ..errors import ConfigError
 from ..tasks.subject.config import SubjectTrainConfig
+from ._outcome import print_outcome
 from ._recipe import parse_with_recipe
 
 if TYPE_CHECKING:
@@ -60,10 +61,7 @@ class Command:
         from ..tasks.subject.train import train
 
         record = train(self.config, self.out)
-        print(
-            f"{self.out}: {record['steps']} steps, {record['parameters']['trainable']:,} trained parameters, "
-            f"loss {record['final_loss']:.4f}, {record['seconds']:.0f} s"
-        )
+        print_outcome(self.out, record)
         print(f"next: moslora generate subject --run {self.out}")
 
 

@@ -18,6 +18,7 @@ import tyro
 from ..errors import ConfigError
 from ..tasks.vision_language.config import VisionLanguageTrainConfig
 from ._estimate import print_estimate
+from ._outcome import print_outcome
 from ._recipe import parse_with_recipe
 
 
@@ -58,10 +59,7 @@ class Command:
         from ..tasks.vision_language.train import train
 
         record = train(self.config, self.out)
-        print(
-            f"{self.out}: {record['steps']} steps, {record['parameters']['trainable']:,} trained parameters, "
-            f"loss {record['final_loss']:.4f}, {record['seconds']:.0f} s"
-        )
+        print_outcome(self.out, record)
         if skipped := record["samples"]["skipped"]:
             print(f"{skipped:,} rows that cannot be used were left out; {self.out / 'data.json'} says why")
         print(f"next: moslora eval vision-language --run {self.out} --data DIR --benchmarks NAME ...")

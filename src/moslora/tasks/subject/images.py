@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ... import runs
 from ...errors import DataError
+from ..image_files import FORMATS
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 LARGEST_RATIO = 4.0  # of the sides of a bucket
@@ -71,14 +72,14 @@ def read_image(path: Path) -> Image.Image:
         DataError: the file is no image, or is damaged.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             upright = ImageOps.exif_transpose(file)
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
                 ground = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(ground, upright)
             return upright.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"Cannot read the picture {path}: {error}. Replace it or remove it from the folder.") from error
 
 

@@ -10,6 +10,7 @@ import numpy
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...errors import DataError
+from ..image_files import FORMATS
 
 MAX_PIXELS = 89_478_485  # as Pillow's own limit: a quarter of a GiB of RGB
 
@@ -61,7 +62,7 @@ def read_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Pi
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit and remarks on metadata; ours is checked below
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
             if image.width * image.height > max_pixels:
                 raise _broken("huge", name, f"{image.width} x {image.height}, allowed are {max_pixels:,}")
             kinds = _kinds(image)
