@@ -8,8 +8,6 @@ all of it again.
 """
 
 import dataclasses
-import os
-import shlex
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MoSLoRAError
+from ._steps import moslora_together
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +64,7 @@ class Command:
         write_subject(subject)
         print(f"five pictures of the character and {subject / 'prompts.txt'} are written")
         training = ("train", "subject", "--recipe", RECIPE, "--images", subject / "images", "--prompt", PROMPT)
-        _moslora_together(
+        moslora_together(
             *(
                 (*training, "--method", method, "--out", runs[name])
                 for name, method in METHODS.items()
@@ -75,7 +74,7 @@ class Command:
         drawing: tuple[object, ...] = ("--prompts", subject / "prompts.txt", "--seeds", *SEEDS)
         drawing += ("--steps", STEPS, "--guidance", GUIDANCE, "--batch-size", BATCH)
         draw = ("generate", "subject", "--run")
-        _moslora_together(
+        moslora_together(
             (*draw, runs["lora"], *drawing, "--base-only"), *((*draw, run, *drawing) for run in runs.values())
         )
         sheet = self._write_sheet(runs, subject)
@@ -149,21 +148,3 @@ def _draw(run: Path, prompt: str, seed: int) -> "np.ndarray":
     return pipeline(
         prompt, generator=noise, num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="np"
     ).images[0]
-
-
-def _moslora_together(*commands: tuple[object, ...]) -> None:
-    """Print command lines and run them, as many at a time as there are cores and at most two."""
-    together = min(2, os.cpu_count() or 1)
-    waiting = [list(map(str, words)) for words in commands]
-    running: list[tuple[list[str], subprocess.Popen[bytes]]] = []
-    while waiting or running:
-        while waiting and len(running) < together:
-            texts = waiting.pop(0)
-            print(f"\n$ moslora {shlex.join(texts)}", flush=True)
-            code = "import sys; from moslora.cli import main; sys.exit(main())"
-            running.append((texts, subprocess.Popen([sys.executable, "-c", code, *texts])))
-        texts, process = running.pop(0)
-        if process.wait():
-            for _, other in running:
-                other.terminate()
-            raise MoSLoRAError(f"`moslora {shlex.join(texts[:2])}` failed; what it says is above.")

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._steps import moslora
+from ._steps import moslora, moslora_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RECIPE = "vision/embedded"
 # name -> what `moslora train vision-language` is told
-METHODS = {
+METHODS: dict[str, tuple[str, ...]] = {
     "LoRA": ("--method", "lora"),
     "MoSLoRA": ("--method", "moslora"),
     "QMoSLoRA": ("--method", "moslora", "--quantize", "nf4"),
@@ -56,26 +56,14 @@ class Command:
         if importlib.util.find_spec("bitsandbytes") is None:
             del runs["QMoSLoRA"]
             print("QMoSLoRA is left out, since it needs bitsandbytes: pip install 'moslora[quantized]'")
-        for name, run in runs.items():
-            self._train_and_evaluate(name, run, data)
+        moslora_together(*(_training(name, run, data) for name, run in runs.items() if not _is_done(run)))
         first = next(iter(runs.values()))
-        moslora(*_evaluation(first, data), "--base-only")
+        moslora_together((*_evaluation(first, data), "--base-only"), *(_evaluation(run, data) for run in runs.values()))
         moslora("report", *runs.values(), "--out", self.out / "report")
         page = self._write_answers({BASE: first / "eval-base", **{name: run / "eval" for name, run in runs.items()}})
         print("\nThis shows that every part works. The small model is too weak to rank methods.")
         print(f"Open {page.resolve()}")
         print(f"Finished in {time.perf_counter() - start:.0f} s. Everything is in {self.out.resolve()}")
-
-    def _train_and_evaluate(self, name: str, run: Path, data: Path) -> None:
-        from .. import runs
-
-        record = run / "run.json"
-        if not record.exists() or runs.read_json(record)["status"] != "done":
-            moslora(
-                *("train", "vision-language", "--recipe", RECIPE, *METHODS[name]),
-                *("--data", data / "train.json", "--images", data / "images", "--out", run),
-            )
-        moslora(*_evaluation(run, data))
 
     def _write_answers(self, folders: Mapping[str, Path]) -> Path:
         """A page with the scores by category, and the first question of each with what every model answered."""
@@ -164,3 +152,14 @@ def _evaluation(run: Path, data: Path) -> tuple[str | Path, ...]:
 
     words = ("eval", "vision-language", "--run", run, "--data", data, "--benchmarks", BENCHMARK)
     return (*words, "--batch-size", str(BATCH))
+
+
+def _training(name: str, run: Path, data: Path) -> tuple[str | Path, ...]:
+    words: tuple[str | Path, ...] = ("train", "vision-language", "--recipe", RECIPE, *METHODS[name])
+    return (*words, "--data", data / "train.json", "--images", data / "images", "--out", run)
+
+
+def _is_done(run: Path) -> bool:
+    from .. import runs
+
+    return runs.is_done(run)

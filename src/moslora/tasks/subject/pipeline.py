@@ -90,15 +90,21 @@ def load_pipeline(folder: Path, dtype: torch.dtype, vae: str = "") -> "Diffusion
     try:
         pipeline = pipeline_class.from_pretrained(folder, dtype=dtype, **extra)
         if vae:
-            pipeline.register_modules(vae=diffusers.AutoencoderKL.from_pretrained(vae, dtype=dtype))
+            pipeline.register_modules(vae=_load_vae(diffusers, dtype, vae))
     except (OSError, ValueError) as error:
         raise ConfigError(f"Cannot load the pipeline {folder}: {error}") from error
     if pipeline.vae.config.force_upcast and dtype != torch.float32:
-        cast(pipeline.vae, torch.float32)
+        # Read again: its weights have been rounded.
+        place = (vae,) if vae else (folder, "vae")
+        pipeline.register_modules(vae=_load_vae(diffusers, torch.float32, *place))
     pipeline.set_progress_bar_config(disable=True)
     for part in parts(pipeline).values():
         part.requires_grad_(False)
     return pipeline
+
+
+def _load_vae(diffusers: ModuleType, dtype: torch.dtype, place: str | Path, subfolder: str | None = None) -> nn.Module:
+    return diffusers.AutoencoderKL.from_pretrained(place, subfolder=subfolder, dtype=dtype)
 
 
 def quiet_diffusers() -> ModuleType:
