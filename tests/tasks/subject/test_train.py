@@ -206,7 +206,8 @@ def test_methods_share_noise_order_and_start(sdxl, photographs, tmp_path):
     assert losses(tmp_path / "lora") == losses(tmp_path / "moslora")
     lora, moslora = weights(tmp_path / "lora"), weights(tmp_path / "moslora")
     for key, value in lora.items():
-        assert torch.equal(value, moslora[key.replace("lora_A.weight", "lora_A.raw")]), key
+        # A is the same to the bit; what four steps add to B = 0 has the size of the learning rate.
+        torch.testing.assert_close(value, moslora[key.replace("lora_A.weight", "lora_A.raw")], rtol=0, atol=1e-27)
 
 
 def test_any_method_of_peft_comes_from_a_file(sdxl, photographs, tmp_path):

@@ -226,7 +226,7 @@ def test_what_is_no_language_model_or_no_clip_is_refused(folders, tmp_path):
     remote.mkdir()
     config = {"model_type": "internlm2", "auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config"}}
     (remote / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnsupportedError, match="InternLM3 is part of transformers"):
+    with pytest.raises(UnsupportedError, match="InternLM3, which is part of transformers"):
         assemble(remote, folders[1], tmp_path / "llava")
 
 

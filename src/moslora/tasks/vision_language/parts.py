@@ -48,7 +48,7 @@ def language_model_config(folder: Path) -> "PretrainedConfig":
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         if "auto_map" in raw:
             raise UnsupportedError(
-                f"{folder}: a {kind} model is Python code that comes with its weights, and transformers builds the "
+                f"{folder}: the {kind} model is Python code that comes with its weights; transformers builds the "
                 "language model inside a LLaVA without such code, whatever is allowed. InternLM2 is such a model: take "
                 "a copy of it in Llama's form, or InternLM3, which is part of transformers."
             )
