@@ -62,6 +62,11 @@ def _true_of_grid(scene: Scene, told: Statement) -> bool:
         return len(found) == NUMBERS[learned]
     if re.search("above|below|left of|right of", given):
         return len(_standing(scene, given)) == NUMBERS[learned]
+    if given == "picture":
+        return all(trait in learned for item in scene.items for trait in (item.colour, item.shape))
+    if learned not in NUMBERS:  # the colour of the only item of a shape, or the shape of the only one of a colour
+        (item,) = [item for item in scene.items if given in (item.colour, item.shape)]
+        return learned == (item.shape if given == item.colour else item.colour)
     singular = re.sub(r"(cross)es$|s$", r"\1", given)
     return sum(_is(item, singular) for item in scene.items) == NUMBERS[learned]
 
