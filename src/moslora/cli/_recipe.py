@@ -1,13 +1,41 @@
 """Flags of a training command that start from a recipe and from assignments."""
 
 import argparse
+import dataclasses
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
+from ..errors import ConfigError
 from ..recipes import configure, load_recipe, parse_assignments
 
 Command = TypeVar("Command")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """What every training command takes beside its settings."""
+
+    out: Path | None = None
+    """Folder of the run: a new one, or that of an unfinished run, which is then resumed."""
+    recipe: str | None = None
+    """Name of a published setting, one of those in moslora/recipes, or the path of a .toml file."""
+    set: tuple[str, ...] = ()
+    """Settings as key=value, which replace those of the recipe."""
+    dry_run: bool = False
+    """Print parameters and an estimate of memory from the model's config alone, and stop."""
+
+    @property
+    def run_folder(self) -> Path:
+        """`out`.
+
+        Raises:
+            ConfigError: it was not given.
+        """
+        if self.out is None:
+            raise ConfigError("No run folder: give one with --out.")
+        return self.out
 
 
 def parse_with_recipe(
@@ -16,7 +44,7 @@ def parse_with_recipe(
     """The command of these arguments; its --recipe and --set become the defaults of the flags.
 
     Args:
-        command: dataclass with `config`, `recipe` and `set`.
+        command: `RunFlags` with a field `config`.
         config_class: of `config`, with a field `model` that has no default.
         arguments: of the command line.
         words: the command, for its help.

@@ -11,32 +11,22 @@ See also `moslora data commonsense` and `moslora eval commonsense`.
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ..errors import ConfigError
 from ..tasks.commonsense.config import CommonsenseTrainConfig
 from ._estimate import print_estimate
 from ._outcome import print_outcome
-from ._recipe import parse_with_recipe
+from ._recipe import RunFlags, parse_with_recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(RunFlags):
     """Arguments of `moslora train commonsense`."""
 
     config: Annotated[CommonsenseTrainConfig, tyro.conf.arg(name="")]
     """All settings."""
-    out: Path | None = None
-    """Folder of the run: a new one, or that of an unfinished run, which is then resumed."""
-    recipe: str | None = None
-    """Name of a published setting, such as commonsense/llama3-8b, or the path of a .toml file."""
-    set: tuple[str, ...] = ()
-    """Settings as key=value, which replace those of the recipe."""
-    dry_run: bool = False
-    """Print parameters and an estimate of memory from the model's config alone, and stop."""
 
     @classmethod
     def parse(cls, arguments: list[str]) -> "Command":
@@ -53,15 +43,14 @@ class Command:
         if self.dry_run:
             self._estimate()
             return
-        if self.out is None:
-            raise ConfigError("No run folder: give one with --out.")
+        out = self.run_folder
         from ..tasks.commonsense.train import train
 
-        record = train(self.config, self.out)
-        print_outcome(self.out, record)
+        record = train(self.config, out)
+        print_outcome(out, record)
         if left_out := record["samples"]["overlap_dropped"]:
             print(f"{left_out:,} samples whose question is in the tests were left out")
-        print(f"next: moslora eval commonsense --run {self.out} --data DIR --benchmarks NAME ...")
+        print(f"next: moslora eval commonsense --run {out} --data DIR --benchmarks NAME ...")
 
     def _estimate(self) -> None:
         from ..tasks.commonsense.estimate import estimate

@@ -10,35 +10,24 @@ finished one is never overwritten. Later wins: defaults, --recipe, --set, flags.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ..errors import ConfigError
 from ..tasks.subject.config import SubjectTrainConfig
 from ._outcome import print_outcome
-from ._recipe import parse_with_recipe
+from ._recipe import RunFlags, parse_with_recipe
 
 if TYPE_CHECKING:
     from ..tasks.subject.estimate import Estimate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(RunFlags):
     """Arguments of `moslora train subject`."""
 
     config: Annotated[SubjectTrainConfig, tyro.conf.arg(name="")]
     """All settings."""
-    out: Path | None = None
-    """Folder of the run: a new one, or that of an unfinished run, which is then resumed."""
-    recipe: str | None = None
-    """Name of a published setting, such as subject/sdxl, or the path of a .toml file."""
-    set: tuple[str, ...] = ()
-    """Settings as key=value, which replace those of the recipe."""
-
-    dry_run: bool = False
-    """Print parameters and an estimate of memory from the configs of the pipeline alone, and stop."""
 
     @classmethod
     def parse(cls, arguments: list[str]) -> "Command":
@@ -56,13 +45,12 @@ class Command:
 
             print_estimate(estimate(self.config), self.config.method)
             return
-        if self.out is None:
-            raise ConfigError("No run folder: give one with --out.")
+        out = self.run_folder
         from ..tasks.subject.train import train
 
-        record = train(self.config, self.out)
-        print_outcome(self.out, record)
-        print(f"next: moslora generate subject --run {self.out}")
+        record = train(self.config, out)
+        print_outcome(out, record)
+        print(f"next: moslora generate subject --run {out}")
 
 
 def print_estimate(numbers: "Estimate", method: str) -> None:

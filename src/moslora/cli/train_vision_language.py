@@ -10,32 +10,22 @@ vision-language` and `moslora eval vision-language`.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ..errors import ConfigError
 from ..tasks.vision_language.config import VisionLanguageTrainConfig
 from ._estimate import print_estimate
 from ._outcome import print_outcome
-from ._recipe import parse_with_recipe
+from ._recipe import RunFlags, parse_with_recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(RunFlags):
     """Arguments of `moslora train vision-language`."""
 
     config: Annotated[VisionLanguageTrainConfig, tyro.conf.arg(name="")]
     """All settings."""
-    out: Path | None = None
-    """Folder of the run: a new one, or that of an unfinished run, which is then resumed."""
-    recipe: str | None = None
-    """Name of a published setting, such as llava/llama3-8b-vit-l, or the path of a .toml file."""
-    set: tuple[str, ...] = ()
-    """Settings as key=value, which replace those of the recipe."""
-    dry_run: bool = False
-    """Print parameters and an estimate of memory from the model's config alone, and stop."""
 
     @classmethod
     def parse(cls, arguments: list[str]) -> "Command":
@@ -54,12 +44,11 @@ class Command:
 
             print_estimate(estimate(self.config), self.config.method)
             return
-        if self.out is None:
-            raise ConfigError("No run folder: give one with --out.")
+        out = self.run_folder
         from ..tasks.vision_language.train import train
 
-        record = train(self.config, self.out)
-        print_outcome(self.out, record)
+        record = train(self.config, out)
+        print_outcome(out, record)
         if skipped := record["samples"]["skipped"]:
-            print(f"{skipped:,} rows that cannot be used were left out; {self.out / 'data.json'} says why")
-        print(f"next: moslora eval vision-language --run {self.out} --data DIR --benchmarks NAME ...")
+            print(f"{skipped:,} rows that cannot be used were left out; {out / 'data.json'} says why")
+        print(f"next: moslora eval vision-language --run {out} --data DIR --benchmarks NAME ...")
