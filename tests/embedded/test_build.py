@@ -1,5 +1,6 @@
 """The build script: the same seed gives the same model, and the shipped tokenizer."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -8,6 +9,7 @@ from moslora.embedded import build, model_folder
 STEPS = 3
 
 
+@pytest.mark.slow
 def test_a_short_build_repeated_gives_the_same_weights(tmp_path):
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
         build.build(tmp_path / name, steps=STEPS, seed=seed)
