@@ -76,6 +76,7 @@ def test_the_same_settings_give_the_same_bits_and_another_seed_does_not(trained,
     assert not equal(trained, tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_kill_9_and_the_same_command_again_gives_the_same_bits(sdxl, photographs, tmp_path):
     """With dropout, text encoders and a schedule, and half-written checkpoints in the way."""
     changes = {"train_text_encoders": True, "dropout": 0.1, "lr_scheduler": "cosine", "max_steps": 16}

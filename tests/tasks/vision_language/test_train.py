@@ -126,6 +126,7 @@ def test_stock_peft_computes_the_same_from_the_plain_lora(finished, config, tiny
     assert relative_difference(torch.load(tmp_path / "logits.pt"), ours) < 1e-6
 
 
+@pytest.mark.slow
 def test_kill_9_and_the_same_command_again_gives_the_same_bits(finished, config, tmp_path, moslora_command):
     out = tmp_path / "run"
     command = [*moslora_command, *_arguments(config, out)]
