@@ -20,7 +20,7 @@ def test_a_short_build_repeated_gives_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "TOKENIZER_SCENES", 20)
     monkeypatch.setattr(tower, "STEPS", 2)
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
-        build.build(tmp_path / name, round_steps=1, seed=seed, scenes=70)
+        build.build(tmp_path / name, steps=1, seed=seed, scenes=70)
     one, again, other = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "again", "other"))
     assert all(torch.equal(one[key], again[key]) for key in one)
     assert not all(torch.equal(one[key], other[key]) for key in one)

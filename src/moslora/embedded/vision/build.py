@@ -4,7 +4,7 @@
 
 First its vision tower learns to see (`tower.py`), then its projector and language model learn to tell what is there,
 from pictures of drawn scenes and true statements about them (`statements.py`). No question is among them. One core of
-an x86 CPU needs about ten minutes.
+an x86 CPU needs about half an hour.
 """
 
 import argparse
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
 SEED = 0
-SCENES = 6000
-ROUND_STEPS, ROUNDS = 500, 2  # in each round the learning rate rises and falls
+SCENES = 10_000
+STEPS = 2500
 BATCH_SIZE = 32  # pictures
 ROOM = 64  # tokens of the statements about each picture
 DISTANCE = 48  # tokens between a picture and a statement about it, at most
 FAR = 0.25  # share of the steps over which the distance grows
 MANY = 10  # statements that are drawn, more than there is room for
 EASY = 0.15  # share of the steps at the beginning with easy statements alone
-WORDS_SHARE = 0.3  # of the pictures in later rounds: those with mere words first, so that no word becomes impossible
+ECHO_SHARE, ECHO = 0.3, 4  # of the pictures: those with so many words to repeat first, so that any word can be said
 LEARNING_RATES = 0.02, 3e-3  # of Muon and of AdamW
 IGNORED = -100  # label of what is not to be learned
 
@@ -64,12 +64,12 @@ class Batch(NamedTuple):
     attention_mask: "Tensor"  # (BATCH_SIZE, 1, longest row, longest row), True where a token is seen
 
 
-def build(out: Path, round_steps: int = ROUND_STEPS, seed: int = SEED, scenes: int = SCENES) -> None:
+def build(out: Path, steps: int = STEPS, seed: int = SEED, scenes: int = SCENES) -> None:
     """Write the model folder.
 
     Args:
         out: made if missing.
-        round_steps: of each round of the language model and the projector, `BATCH_SIZE` pictures a step.
+        steps: of the language model and the projector, `BATCH_SIZE` pictures each.
         seed: of the scenes, the statements and the initial weights.
         scenes: that the model gets to see.
     """
@@ -77,13 +77,13 @@ def build(out: Path, round_steps: int = ROUND_STEPS, seed: int = SEED, scenes: i
 
     tokenizer = new_tokenizer(seed)
     processor = new_processor(tokenizer)
-    model = pretrain(processor, round_steps, seed, scenes)
+    model = pretrain(processor, steps, seed, scenes)
     model.to(torch.float16).save_pretrained(out)
     processor.save_pretrained(out)
 
 
 def pretrain(
-    processor: "LlavaProcessor", round_steps: int, seed: int = SEED, scenes: int = SCENES
+    processor: "LlavaProcessor", steps: int, seed: int = SEED, scenes: int = SCENES
 ) -> "LlavaForConditionalGeneration":
     """A new model that has learned to see, and then, with the vision tower as it is, to say what is there; float32."""
     from rich.progress import track
@@ -96,10 +96,9 @@ def pretrain(
     learn_to_see(model, world, pixels, seed)
     model.model.vision_tower.requires_grad_(False)
     learning = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    new_batch, steps = _batches(processor, world, pixels, draw), ROUNDS * round_steps
+    optimizers, schedules = new_optimizers(learning, *LEARNING_RATES, lambda step: schedule(step, steps))
+    new_batch = _batches(processor, world, pixels, draw)
     for step in track(range(steps), "tell"):
-        if step % round_steps == 0:
-            optimizers, schedules = new_optimizers(learning, *LEARNING_RATES, lambda now: schedule(now, round_steps))
         model(**new_batch(step / steps)._asdict()).loss.backward()
         for optimizer, each in zip(optimizers, schedules, strict=True):
             optimizer.step()
@@ -119,8 +118,9 @@ def _batches(
         rows = draw.sample(range(len(scenes)), BATCH_SIZE)
         told = [list(itertools.islice(statements(draw, scenes[row], progress < EASY), MANY)) for row in rows]
         for some in told:
-            if progress >= 1 / ROUNDS and draw.random() < WORDS_SHARE:
-                some.insert(0, Statement("words:", f" {' '.join(draw.sample(WORDS, 6))}"))
+            if draw.random() < ECHO_SHARE:
+                words = f" {' '.join(draw.sample(WORDS, ECHO))}"
+                some.insert(0, Statement(f"words:{words}:", words))
         batch = to_batch(processor, pixels[rows], told, ROOM, draw, round(DISTANCE * min(1.0, progress / FAR)))
         batch.labels[:, 2 : PATCHES + 2] = tensor([_patch_words(processor, scenes[row], draw) for row in rows])
         return batch
