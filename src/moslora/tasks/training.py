@@ -25,6 +25,13 @@ def seeds(config: AdapterSettings) -> dict[str, int]:
     return {"run": config.seed} | {stream: runs.stream_seed(config.seed, stream) for stream in STREAMS}
 
 
+def method_input(method: str) -> dict[str, str]:
+    """What a run records of a method that a file describes: the hash of the file; nothing of other methods."""
+    if not method.startswith(methods.FILE):
+        return {}
+    return {"method": runs.file_sha256(Path(method.removeprefix(methods.FILE)))}
+
+
 def refuse_dtype(config: AdapterSettings) -> None:
     """Raise ConfigError for float16 without a GPU."""
     if config.dtype == "float16" and not torch.cuda.is_available():

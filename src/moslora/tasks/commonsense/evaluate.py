@@ -15,6 +15,7 @@ import torch
 
 from ... import runs
 from ...errors import DataError, UnsupportedError
+from ..evaluation import record_settings
 from ..models import resolve_dtype, trained_folder
 from ..progress import progress_bar
 from . import model
@@ -93,12 +94,7 @@ def _record_settings(
         "adapter": None if config.base_only else runs.fingerprint(trained)["sha256"],
     }
     data = {name: _describe(name, path, items[name]) for name, path in files.items()}
-    path = folder / "eval.json"
-    if path.exists():
-        old = runs.read_json(path)
-        data = old["data"] | data
-        runs.refuse_differences(folder, {**old, "data": data | old["data"]}, {"settings": settings, "data": data})
-    runs.write_json(path, {"settings": settings, "data": data})
+    record_settings(folder, settings, data)
 
 
 def _describe(name: str, path: Path, items: list[Item]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import transformers
 from ... import methods, runs
 from ...errors import MoSLoRAWarning
 from ..models import resolve_dtype
-from ..training import build_trainer, refuse_dtype, seeds, train_and_save
+from ..training import build_trainer, method_input, refuse_dtype, seeds, train_and_save
 from . import model, samples
 from .attach import adapter_config, attach_adapter, match_rank
 from .config import CommonsenseTrainConfig, check
@@ -41,8 +41,7 @@ def train(config: CommonsenseTrainConfig, out: Path) -> dict[str, Any]:
     found = load_data(config)
     base_config = model.load_config(config.model, config.trust_remote_code)
     inputs: dict[str, Any] = {"model": model.identity(config.model, base_config), **found.inputs}
-    if config.method.startswith(methods.FILE):
-        inputs["method"] = runs.file_sha256(Path(config.method.removeprefix(methods.FILE)))
+    inputs |= method_input(config.method)
     matched = match_rank(config, base_config)
     with runs.Run.open(out, task=TASK, config=dataclasses.asdict(config), inputs=inputs, seeds=seeds(config)) as run:
         if runs.is_main_process():

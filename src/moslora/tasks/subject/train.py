@@ -13,7 +13,7 @@ from ...adapter import awaits_gradient, initialize_mixer, kernels_used
 from ...checkpoint import EXPORTABLE_TYPES, FormatName, export_adapter
 from ...errors import MoSLoRAWarning, UnsupportedError
 from ..models import resolve_dtype
-from ..training import GRADIENT_SAMPLES, refuse_dtype, seeds
+from ..training import GRADIENT_SAMPLES, method_input, refuse_dtype, seeds
 from .attach import (
     Adapted,
     attach_adapters,
@@ -62,8 +62,7 @@ def train(config: SubjectTrainConfig, out: Path) -> dict[str, Any]:
         "model": identity(config.model, folder, config.vae),
         "images": folder_identity(config.images),
     }
-    if config.method.startswith(methods.FILE):
-        inputs["method"] = runs.file_sha256(Path(config.method.removeprefix(methods.FILE)))
+    inputs |= method_input(config.method)
     if config.start_from:
         inputs["start_from"] = runs.fingerprint(Path(config.start_from))
     if config.deterministic:

@@ -11,7 +11,7 @@ import transformers
 
 from ... import methods, runs
 from ..models import resolve_dtype
-from ..training import build_trainer, refuse_dtype, seeds, train_and_save
+from ..training import build_trainer, method_input, refuse_dtype, seeds, train_and_save
 from . import model
 from .attach import attach_adapter
 from .batches import ModalityTrainer
@@ -51,8 +51,7 @@ def train(config: VisionLanguageTrainConfig, out: Path) -> dict[str, Any]:
     inputs: dict[str, Any] = {"model": model.identity(config.model, base_config), **found.inputs}
     if config.projector:
         inputs["projector"] = runs.file_sha256(find_projector(config.projector))
-    if config.method.startswith(methods.FILE):
-        inputs["method"] = runs.file_sha256(Path(config.method.removeprefix(methods.FILE)))
+    inputs |= method_input(config.method)
     with runs.Run.open(out, task=TASK, config=dataclasses.asdict(config), inputs=inputs, seeds=seeds(config)) as run:
         if runs.is_main_process():
             runs.write_json(out / "data.json", found.facts)

@@ -18,6 +18,7 @@ from typing import Any
 
 from .... import runs
 from ....errors import ConfigError, MoSLoRAWarning, RunError
+from ...evaluation import record_settings
 from ...models import trained_folder
 from ...progress import progress_bar
 from ..projector import PROJECTOR_FILE
@@ -152,12 +153,7 @@ def _record_settings(folder: Path, config: VisionEvalConfig, record: dict[str, A
     """Write eval.json, or make sure that what is there agrees with it. More benchmarks may join later."""
     trained = {} if config.base_only else _trained(config.run, record)
     settings = {"decoding": "greedy", "trained": trained, "limit": config.limit}
-    path = folder / "eval.json"
-    if path.exists():
-        old = runs.read_json(path)
-        data = old["data"] | data
-        runs.refuse_differences(folder, {**old, "data": data | old["data"]}, {"settings": settings, "data": data})
-    runs.write_json(path, {"settings": settings, "data": data})
+    record_settings(folder, settings, data)
 
 
 def _trained(run: Path, record: dict[str, Any]) -> dict[str, str]:
