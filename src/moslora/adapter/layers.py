@@ -257,7 +257,16 @@ def _new_mixer(layer: MixedLayer, shape: tuple[int, ...], raw: Tensor, config: M
         if config.init_lora_weights not in FREE_INITS:
             drawn = _nearest_orthogonal(drawn)
         mixer = drawn.to(raw.device, raw.dtype)
+        _agree(layer, mixer)
     return nn.Parameter(mixer, requires_grad=raw.requires_grad)
+
+
+def _agree(layer: MixedLayer, mixer: Tensor) -> None:
+    """Under tensor parallelism, take the mixer of the first process, as PEFT does with factors that are whole."""
+    mesh = getattr(layer.base_layer, "_hf_device_mesh", None)
+    if mesh is not None:
+        group = mesh.get_group()
+        torch.distributed.broadcast(mixer, torch.distributed.get_global_rank(group, 0), group=group)
 
 
 def _nearest_orthogonal(M: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ class MixedFactor(nn.Module):
             return fold_butterfly(self.raw, self.experts)
         if self.mixer_kind == "core":
             return fold_core(self.raw, self.mixer.to(self.raw.dtype))
-        return fold(self.raw, self.mixer.to(self.raw.dtype))
+        return fold(self.raw, _spread_like(self.raw, self.mixer.to(self.raw.dtype)))
 
     def refuse_unset_mixer(self) -> None:
         """Raise UnsupportedError if the mixer still waits for `moslora.initialize_mixer`."""
@@ -152,6 +152,16 @@ class MixedFactor(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, mixer={self.mixer_kind}"
+
+
+def _spread_like(raw: Tensor, M: Tensor) -> Tensor:
+    """M, whole on every device, in the form that a product with A needs if tensor parallelism has cut A's columns."""
+    mesh = getattr(raw, "device_mesh", None)
+    if mesh is None or hasattr(M, "device_mesh"):
+        return M
+    from torch.distributed.tensor import DTensor, Replicate
+
+    return DTensor.from_local(M, mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
 def solve_raw(effective: Tensor, M: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     module = importlib.import_module(f".{_module_name(words)}", __name__)
     try:
         _parse(module, words, rest).run()
+        _part_from_other_processes()
     except MoSLoRAError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -41,6 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _part_from_other_processes() -> None:
+    """End the connections of a distributed run together: a process that just exits can make another one abort."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _format_warning(

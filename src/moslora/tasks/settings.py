@@ -67,6 +67,8 @@ class TrainerSettings(AdapterSettings):
     """Keep the checkpoint with the lowest validation loss instead of the last."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+    deepspeed: str = ""
+    """A DeepSpeed config: a .json file, or zero2 or zero3 for those of this package. Needs `pip install deepspeed`."""
     report_to: str = "none"
     """Also report to tensorboard, wandb, trackio, ...: whatever transformers knows."""
 

@@ -16,6 +16,7 @@ from .. import runs
 from ..checkpoint import EXPORTABLE_TYPES, export_adapter
 from ..errors import CheckpointError, RunError
 from .progress import progress_bar
+from .zero import fit_to_world
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -103,6 +104,8 @@ def fit(trainer: transformers.Trainer, run: runs.Run, checkpoint_limit: int) -> 
     state = _read_state(checkpoint) if checkpoint else {"global_step": 0}
     if run.resumed:
         run.rewind(state["global_step"])
+    if checkpoint:
+        fit_to_world(checkpoint, trainer.accelerator)
     try:
         if checkpoint is None or state["global_step"] < state["max_steps"]:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from .. import methods, runs
 from ..adapter import awaits_gradient, initialize_mixer, kernels_used
 from ..errors import ConfigError
+from .launch import announce, deepspeed_config
 from .models import resolve_dtype
 from .settings import AdapterSettings, TrainerSettings
 from .trainer import fit, save_trained
@@ -97,14 +98,26 @@ def train_and_save(config: TrainerSettings, trainer: transformers.Trainer, run: 
         run: an open run.
         processing: tokenizer or processor, saved beside a model that was trained as a whole.
     """
+    announce(run, trainer.accelerator, config.batch_size)
     if awaits_gradient(trainer.model):
         with torch.random.fork_rng():
-            passes = -(-GRADIENT_SAMPLES // config.micro_batch_size)
-            initialize_mixer(trainer.model, itertools.islice(trainer.get_train_dataloader(), passes))
+            initialize_mixer(trainer.model, _first_batches(config, trainer))
     steps = fit(trainer, run, config.checkpoint_limit)
     save_trained(trainer, run.folder, processing)
     losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl") if "loss" in row]
     run.record |= {"kernels": kernels_used(trainer.model), "steps": steps, "final_loss": losses[-1] if losses else None}
+
+
+def _first_batches(config: TrainerSettings, trainer: transformers.Trainer) -> list[Any]:
+    """The first batches of the run in every process: all of them, not the share of this one."""
+    passes = -(-GRADIENT_SAMPLES // (config.micro_batch_size * trainer.accelerator.num_processes))
+    own = list(itertools.islice(trainer.get_train_dataloader(), passes))
+    shares = [own]
+    if trainer.accelerator.num_processes > 1:
+        shares = [[] for _ in range(trainer.accelerator.num_processes)]
+        torch.distributed.all_gather_object(shares, own)
+    # In the order in which one process would meet them.
+    return [batch for group in itertools.zip_longest(*shares) for batch in group if batch is not None]
 
 
 def _arguments(config: TrainerSettings, checkpoints: Path, **changes: Any) -> transformers.TrainingArguments:
@@ -141,6 +154,7 @@ def _arguments(config: TrainerSettings, checkpoints: Path, **changes: Any) -> tr
         "metric_for_best_model": "loss" if config.keep_best else None,
         "report_to": config.report_to,
         "disable_tqdm": True,
+        "deepspeed": deepspeed_config(config.deepspeed) if config.deepspeed else None,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     arguments = transformers.TrainingArguments(**settings | changes)

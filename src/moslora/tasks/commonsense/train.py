@@ -10,6 +10,7 @@ import transformers
 
 from ... import methods, runs
 from ...errors import MoSLoRAWarning
+from ..launch import check_launch
 from ..models import resolve_dtype
 from ..training import build_trainer, method_input, refuse_dtype, seeds, train_and_save
 from . import model, samples
@@ -38,6 +39,7 @@ def train(config: CommonsenseTrainConfig, out: Path) -> dict[str, Any]:
     check(config)
     adapter_config(config)
     refuse_dtype(config)
+    check_launch(config.deepspeed)
     found = load_data(config)
     base_config = model.load_config(config.model, config.trust_remote_code)
     inputs: dict[str, Any] = {"model": model.identity(config.model, base_config), **found.inputs}

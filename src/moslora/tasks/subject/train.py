@@ -12,6 +12,7 @@ from ... import methods, runs
 from ...adapter import awaits_gradient, initialize_mixer, kernels_used
 from ...checkpoint import EXPORTABLE_TYPES, FormatName, export_adapter
 from ...errors import MoSLoRAWarning, UnsupportedError
+from ..launch import announce, check_launch
 from ..models import resolve_dtype
 from ..training import GRADIENT_SAMPLES, method_input, refuse_dtype, seeds
 from .attach import (
@@ -57,6 +58,7 @@ def train(config: SubjectTrainConfig, out: Path) -> dict[str, Any]:
     check(config)
     check_method(config)
     refuse_dtype(config)
+    check_launch(data_parallel_only=True)
     folder = locate(config.model)
     inputs: dict[str, Any] = {
         "model": identity(config.model, folder, config.vae),
@@ -75,6 +77,7 @@ def train(config: SubjectTrainConfig, out: Path) -> dict[str, Any]:
 def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
     dtype = resolve_dtype(config.dtype)
     accelerator = new_accelerator(dtype)
+    announce(run, accelerator, config.batch_size)
     pipeline = load_pipeline(folder, dtype, config.vae).to(accelerator.device)
     sets = _encode(pipeline, config, run, accelerator)
     adapted = attach_adapters(pipeline, config)

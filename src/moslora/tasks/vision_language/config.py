@@ -68,8 +68,6 @@ class VisionLanguageTrainConfig(DataConfig, TrainerSettings):
     """Batches of rows of like length, with images or without, never both."""
     workers: int = 0
     """Processes that read images while the model computes."""
-    deepspeed: str = ""
-    """A DeepSpeed config: a .json file, or zero2 for the one of this package."""
 
 
 def check(config: VisionLanguageTrainConfig) -> None:

@@ -10,13 +10,13 @@ import torch
 import transformers
 
 from ... import methods, runs
+from ..launch import check_launch
 from ..models import resolve_dtype
 from ..training import build_trainer, method_input, refuse_dtype, seeds, train_and_save
 from . import model
 from .attach import attach_adapter
 from .batches import ModalityTrainer
 from .config import ADAPTER, PROJECTOR, VisionLanguageTrainConfig, check
-from .launch import deepspeed_config
 from .projector import PROJECTOR_FILE, find_projector, load_projector, save_projector
 from .prompt import ChatForm
 from .samples import Collator, Shown, Split, prepare
@@ -43,6 +43,7 @@ def train(config: VisionLanguageTrainConfig, out: Path) -> dict[str, Any]:
     """
     check(config)
     refuse_dtype(config)
+    check_launch(config.deepspeed)
     base_config = model.load_config(config.model, config.trust_remote_code)
     with accelerate.PartialState().main_process_first():  # the others read what the first has found
         found = load_training_set(config, out / KNOWN_IMAGES)
@@ -105,7 +106,6 @@ def _train(config: VisionLanguageTrainConfig, found: TrainingSet, run: runs.Run)
         dataloader_num_workers=config.workers,
         # A batch of text alone gives the vision tower and the projector no gradient.
         ddp_find_unused_parameters=not all(split.train.has_image),
-        **({"deepspeed": deepspeed_config(config.deepspeed)} if config.deepspeed else {}),
     )
     train_and_save(config, trainer, run, processor)
     if runs.is_main_process() and config.method != methods.FULL and (config.projector or config.train != ADAPTER):
