@@ -42,7 +42,7 @@ def start(engine: str, processes: int, arguments: list[str], stop: int = 0) -> N
         **(fsdp2_environment() if engine == "fsdp2" else {}),
     }
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-    assert (done.returncode != 0) == bool(stop), done.stderr[-3000:]
+    assert (done.returncode != 0) == bool(stop), done.stderr[-8000:]
 
 
 def difference(found: Path, expected: Path) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.lora.variants import BlockDiagonalLinear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ..equation import check_mixer_rank, draw_mixer
@@ -60,6 +61,15 @@ class MixedLayer:
         super().update_layer(adapter_name, *args, config=config, **kwargs)  # type: ignore[misc]
         if isinstance(config, MosLoraConfig):
             mix(self, adapter_name, config)
+
+    def merge(self, *args: Any, **kwargs: Any) -> None:
+        """PEFT's merge, where there is one that is right.
+
+        Raises:
+            UnsupportedError: the layer is quantised in a way that PEFT cannot merge into, or would without a word.
+        """
+        refuse_wrong_merge(self)
+        super().merge(*args, **kwargs)  # type: ignore[misc]
 
     def _freeze_non_trainable_peft_weights(self, *args: Any, **kwargs: Any) -> None:
         with raw_shown(self):
@@ -167,6 +177,21 @@ def forget_mixer(layer: LoraLayer, adapter_name: str) -> None:
         for container in (layer.lora_A, layer.lora_embedding_B, getattr(layer, "lora_embedding_mixer", {})):
             if adapter_name in container:
                 del container[adapter_name]
+
+
+def refuse_wrong_merge(layer: MixedLayer) -> None:
+    """Raise UnsupportedError for a quantised base layer that PEFT cannot merge into, or loses the update in."""
+    weight = getattr(layer.base_layer, "weight", None)
+    if type(weight).__module__.startswith("optimum.quanto"):
+        reason = "its weights are optimum-quanto's, which PEFT leaves as they were, so that the adapter would be lost"
+    elif layer.lora_class.merge is BaseTunerLayer.merge:
+        reason = f"PEFT's {layer.lora_class.__name__} cannot merge"
+    else:
+        return
+    raise UnsupportedError(
+        f"{layer.mixer_target}: an adapter cannot be merged here: {reason}. Keep the adapter beside the base "
+        "(`moslora export` writes a plain LoRA), or merge it into the unquantised model with `moslora merge`."
+    )
 
 
 def mix_core(layer: MixedLayer, name: str, config: MosLoraConfig) -> None:

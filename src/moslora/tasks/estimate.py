@@ -9,15 +9,17 @@ from typing import Any, NamedTuple, Self
 
 import torch
 import transformers
+from torch.overrides import TorchFunctionMode
 
 from ..adapter import saved_bytes
 
 ADAM_STATES = 2  # mean and variance of each gradient
+LOSS_GRADIENTS = 2  # of the cross-entropy by the log-probabilities and by the logits
 FORMULAS = (
     "weights: parameters x bytes of dtype",
     "adapter, gradients: 4 bytes per trained parameter each; AdamW: 8 bytes",
     "activations: what a forward pass of micro_batch_size x max_tokens keeps for the backward pass, fused attention",
-    "loss: the gradient of one micro-batch's logits in float32",
+    "loss: two gradients of one micro-batch's logits in float32, before and after its softmax",
 )
 
 
@@ -63,34 +65,45 @@ class Estimate(NamedTuple):
             gradient_bytes=4 * trainable,
             optimizer_bytes=4 * ADAM_STATES * trainable,
             activation_bytes=activation_bytes,
-            loss_bytes=4 * logits,
+            loss_bytes=LOSS_GRADIENTS * 4 * logits,
         )
 
 
-def kept_bytes(adapted: torch.nn.Module, shape: tuple[int, int], **inputs: torch.Tensor) -> int:
+def kept_bytes(
+    adapted: torch.nn.Module, shape: tuple[int, int], dtype: torch.dtype = torch.float32, **inputs: torch.Tensor
+) -> int:
     """Bytes that autograd keeps between forward and backward pass, parameters not counted.
 
     Args:
         adapted: a language model, on the meta device to allocate nothing.
         shape: samples and tokens of the micro-batch.
+        dtype: of the computation; if it has 16 bits, products of matrices are computed in it, as in training.
         inputs: what the model is given beside tokens, their mask and labels.
     """
     batch, length = shape
     device = next(adapted.parameters()).device
     tokens = torch.zeros(shape, dtype=torch.long, device=device)
     mask = torch.ones((batch, 1, length, length), dtype=torch.bool, device=device)
-    loss = adapted(input_ids=tokens, attention_mask=mask, labels=tokens, use_cache=False, **inputs).loss
+    with _Autocast(dtype):
+        loss = adapted(input_ids=tokens, attention_mask=mask, labels=tokens, use_cache=False, **inputs).loss
     return saved_bytes(loss, adapted)
 
 
-def kept_bytes_checkpointed(base: transformers.PreTrainedModel, kept: Callable[[], int], layers: int) -> int:
+def kept_bytes_checkpointed(
+    base: transformers.PreTrainedModel, kept: Callable[[], int], layers: int, logits: int
+) -> int:
     """The same with gradient checkpointing: the inputs of all layers, and what one layer keeps when computed again.
+
+    That layer counts only as far as it is more than what the loss needs, which is gone by then.
 
     Args:
         base: the model inside the adapted one; it comes back unchanged.
         kept: runs a forward pass and counts.
         layers: of the language model, which stand for all.
+        logits: numbers of one micro-batch's logits.
     """
+    log_probabilities = 4 * logits
+    loss = LOSS_GRADIENTS * 4 * logits + log_probabilities
     # Checkpointing computes again under saved-tensor hooks, where no activation is rebuilt.
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
         one_layer = kept() // layers
@@ -98,10 +111,30 @@ def kept_bytes_checkpointed(base: transformers.PreTrainedModel, kept: Callable[[
     base.disable_input_require_grads()  # transformers may just have added this hook, and forgets a first one
     base.enable_input_require_grads()
     try:
-        return kept() + one_layer
+        return kept() + max(0, one_layer - loss)
     finally:
         base.gradient_checkpointing_disable()
         base.disable_input_require_grads()
+
+
+class _Autocast(TorchFunctionMode):
+    """What torch.autocast does to products of matrices, on the meta device, for which torch has none."""
+
+    FUNCTIONS = (torch.nn.functional.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm)
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.dtype != torch.float32 and func in self.FUNCTIONS:
+            args = [self._cast(each) for each in args]
+            kwargs = {name: self._cast(each) for name, each in (kwargs or {}).items()}
+        return func(*args, **(kwargs or {}))
+
+    def _cast(self, value: Any) -> Any:
+        floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.to(self.dtype) if floating else value
 
 
 def register_fused_attention() -> str:

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from .launch import announce, deepspeed_config
 from .models import resolve_dtype
 from .settings import AdapterSettings, TrainerSettings
+from .sharded import name_layers
 from .trainer import fit, save_trained
 
 GRADIENT_SAMPLES = 64  # that init_mixer="gradient" looks at, the first of the run
@@ -82,6 +83,7 @@ def build_trainer(
         data_collator=collator,
         callbacks=callbacks,
     )
+    name_layers(trainer.accelerator, adapted)
     optimizer_class, settings = trainer.get_optimizer_cls_and_kwargs(arguments)
     trainer.optimizer = methods.create_optimizer(
         adapted, config.method, optimizer_class, weight_decay=config.weight_decay, **settings

@@ -57,14 +57,17 @@ class EmptyRun:
         adapted = self.adapted.train()
 
         def kept() -> int:
-            return kept_bytes(adapted, shape)
+            return kept_bytes(adapted, shape, resolve_dtype(self.config.dtype))
 
         layers = self.text_config.num_hidden_layers
+        logits = math.prod(shape) * self.text_config.vocab_size
         return Estimate.of(
             total=self.total,
             trainable=self.trainable,
             dtype=self.dtype,
             weight_bytes=self.total * self.dtype.itemsize,
-            activation_bytes=kept_bytes_checkpointed(self.base, kept, layers) if gradient_checkpointing else kept(),
-            logits=math.prod(shape) * self.text_config.vocab_size,
+            activation_bytes=kept_bytes_checkpointed(self.base, kept, layers, logits)
+            if gradient_checkpointing
+            else kept(),
+            logits=logits,
         )

@@ -44,16 +44,19 @@ def estimate(config: VisionLanguageTrainConfig) -> Estimate:
     )
 
     def kept() -> int:
-        return kept_bytes(adapted, shape, pixel_values=pictures)
+        return kept_bytes(adapted, shape, resolve_dtype(config.dtype), pixel_values=pictures)
 
     checkpointed = config.gradient_checkpointing
+    logits = math.prod(shape) * text.vocab_size
     return Estimate.of(
         total=total,
         trainable=trained_parameters(adapted),
         dtype=dtype,
         weight_bytes=size,
-        activation_bytes=kept_bytes_checkpointed(base, kept, text.num_hidden_layers) if checkpointed else kept(),
-        logits=math.prod(shape) * text.vocab_size,
+        activation_bytes=kept_bytes_checkpointed(base, kept, text.num_hidden_layers, logits)
+        if checkpointed
+        else kept(),
+        logits=logits,
     )
 
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import safetensors
 import safetensors.torch
 
+from ... import runs
 from ...errors import CheckpointError, ConfigError
+from ..sharded import whole_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,13 +26,15 @@ def projector_state(model: "nn.Module") -> "dict[str, Tensor]":
     Raises:
         ConfigError: the model has no projector.
     """
-    return {f"{MODULE}.{name}": value.detach() for name, value in _projector(model).state_dict().items()}
+    return {f"{MODULE}.{name}": value for name, value in whole_state(_projector(model)).items()}
 
 
 def save_projector(model: "nn.Module", path: Path) -> None:
-    """Write `projector_state` as safetensors, replacing an old file at once."""
+    """Write `projector_state` as safetensors, replacing an old file at once. All processes call it, one writes."""
+    state = {name: value.float().contiguous() for name, value in projector_state(model).items()}
+    if not runs.is_main_process():
+        return
     unfinished = path.with_suffix(".unfinished")
-    state = {name: value.float().cpu().contiguous() for name, value in projector_state(model).items()}
     safetensors.torch.save_file(state, unfinished, metadata={"format": "pt"})
     unfinished.replace(path)
 

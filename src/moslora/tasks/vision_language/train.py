@@ -108,7 +108,7 @@ def _train(config: VisionLanguageTrainConfig, found: TrainingSet, run: runs.Run)
         ddp_find_unused_parameters=not all(split.train.has_image),
     )
     train_and_save(config, trainer, run, processor)
-    if runs.is_main_process() and config.method != methods.FULL and (config.projector or config.train != ADAPTER):
+    if config.method != methods.FULL and (config.projector or config.train != ADAPTER):
         save_projector(trainer.model, run.folder / PROJECTOR_FILE)
     if runs.is_main_process() and config.train == PROJECTOR:
         shutil.rmtree(run.folder / "adapter")  # held the same projector, and no adapter
