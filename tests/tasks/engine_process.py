@@ -26,10 +26,25 @@ def on_save(self, args, state, control, model=None, **rest):
     completed(self, args, state, control, **rest)
     if engine == "fsdp2":
         assert all(isinstance(each, DTensor) for each in model.parameters()), "not sharded"
-    if state.global_step == stop:
+    die_after(state.global_step)
+
+
+def die_after(step):
+    if step == stop:
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         os._exit(9)
+
+
+def die_in_loop(loop):
+    """The same for the diffusion task's own loop."""
+    save = loop._save
+
+    def save_and_die(self, done):
+        save(self, done)
+        die_after(done)
+
+    loop._save = save_and_die
 
 
 def use_fsdp2(self, *args, fsdp_plugin=None, **settings):
@@ -43,4 +58,8 @@ trainer.RunCallback.on_save = on_save
 if engine == "fsdp2":
     state.AcceleratorState.__init__ = use_fsdp2
     launch._check_fsdp = lambda deepspeed: None
+if "subject" in sys.argv:
+    from moslora.tasks.subject.loop import Loop
+
+    die_in_loop(Loop)
 sys.exit(main(sys.argv[3:]))

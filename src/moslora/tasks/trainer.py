@@ -15,8 +15,8 @@ from transformers.trainer_callback import PrinterCallback
 from .. import runs
 from ..checkpoint import EXPORTABLE_TYPES, export_adapter
 from ..errors import CheckpointError, RunError
+from . import zero
 from .progress import progress_bar
-from .zero import fit_to_world
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -105,7 +105,7 @@ def fit(trainer: transformers.Trainer, run: runs.Run, checkpoint_limit: int) -> 
     if run.resumed:
         run.rewind(state["global_step"])
     if checkpoint:
-        fit_to_world(checkpoint, trainer.accelerator)
+        zero.fit_to_world(checkpoint, trainer.accelerator)
     try:
         if checkpoint is None or state["global_step"] < state["max_steps"]:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -128,7 +128,13 @@ def save_trained(trainer: transformers.Trainer, folder: Path, processing: Any) -
     adapted = isinstance(trainer.model, peft.PeftModel)
     name = "adapter" if adapted else "model"
     unfinished = folder / f"{name}.unfinished"
-    trainer.save_model(str(unfinished))  # every process takes part, where the weights are spread
+    # Every process takes part, where the weights are spread.
+    if adapted and trainer.is_deepspeed_enabled:
+        state = zero.float32_state(trainer.model)  # Trainer would save the rounded numbers of the computation
+        if runs.is_main_process():
+            trainer.model.save_pretrained(unfinished, state_dict=state)
+    else:
+        trainer.save_model(str(unfinished))
     if not runs.is_main_process():
         return
     (unfinished / "training_args.bin").unlink(missing_ok=True)  # a pickle; run.json says it all
@@ -144,7 +150,9 @@ def save_trained(trainer: transformers.Trainer, folder: Path, processing: Any) -
 
 def _load_weights(model: Any, checkpoint: Path) -> None:
     """Load what was trained, from a checkpoint of Trainer."""
-    if isinstance(model, peft.PeftModel):
+    if zero.parts(checkpoint):
+        model.load_state_dict(zero.trained_state(checkpoint), strict=False)
+    elif isinstance(model, peft.PeftModel):
         peft.set_peft_model_state_dict(model, safetensors.torch.load_file(checkpoint / ADAPTER_WEIGHTS))
     else:
         model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())

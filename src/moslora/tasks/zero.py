@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from .. import runs
 
@@ -37,6 +38,32 @@ def fit_to_world(checkpoint: Path, accelerator: "Accelerator") -> None:
 def parts(checkpoint: Path) -> int:
     """How many processes wrote the optimizer states of a checkpoint; 0 if DeepSpeed did not."""
     return len(list(_folder(checkpoint).glob("*zero_pp_rank_*_optim_states.pt")))
+
+
+def float32_state(model: nn.Module) -> dict[str, Tensor]:
+    """What was trained, and the buffers, whole and in the float32 of the optimizer. All processes call it together.
+
+    In 16 bits DeepSpeed rounds an adapter for the computation and keeps its float32 numbers in the optimizer.
+
+    Args:
+        model: inside an engine, or one that has not been trained in this process and is whole.
+    """
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    state = dict(model.named_buffers())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            precise = safe_get_full_fp32_param(parameter)
+            state[name] = parameter if precise is None else precise
+    return {name: value.detach().cpu() for name, value in state.items()}
+
+
+def trained_state(checkpoint: Path) -> dict[str, Tensor]:
+    """What was trained, in float32, put together from a checkpoint's parts."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), exclude_frozen_parameters=True)
 
 
 def _folder(checkpoint: Path) -> Path:

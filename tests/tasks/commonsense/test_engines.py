@@ -1,6 +1,8 @@
 """The same run under every engine, whole and interrupted, held to one process: adapters to 1e-6, losses to 1e-6."""
 
 import pytest
+import safetensors.torch
+import torch
 
 from moslora import runs
 from tests.tasks.engines import difference, losses, needs_deepspeed, start
@@ -92,3 +94,26 @@ def test_mixers_of_the_first_gradient_are_those_of_one_process(engine, arguments
     for name, processes in (("none", 1), (engine, 2)):
         start(name, processes, [*words, "--out", str(tmp_path / name)])
     assert difference(tmp_path / engine, tmp_path / "none") < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_that_was_killed_before_it_saved_its_adapter_saves_it_then(engine, arguments, one_process, tmp_path):
+    words = [*arguments, "--out", str(tmp_path / "run")]
+    start(engine, 2, words, stop=6)
+    assert not (tmp_path / "run" / "adapter").exists()
+    start(engine, 2, words)
+    assert_equal(tmp_path / "run", one_process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_adapter_is_saved_in_float32_when_the_computation_is_in_bfloat16(engine, arguments, tmp_path):
+    words = [*arguments, "--dtype", "bfloat16", "--max-steps", "2"]
+    for name, processes in (("none", 1), (engine, 2)):
+        start(name, processes, [*words, "--out", str(tmp_path / name)])
+    saved = safetensors.torch.load_file(tmp_path / engine / "adapter" / "adapter_model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.float32}
+    assert any(not torch.equal(value, value.bfloat16().float()) for value in saved.values())
+    # Each step moves a number by the learning rate of at most 3e-3; its direction is rounded.
+    assert difference(tmp_path / engine, tmp_path / "none") < 3e-3

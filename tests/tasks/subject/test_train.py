@@ -21,6 +21,7 @@ from moslora.tasks.subject import loop
 from moslora.tasks.subject.config import SubjectTrainConfig, check
 from moslora.tasks.subject.train import train
 from tests.helpers import ROOT, relative_difference
+from tests.tasks.engines import start
 from tests.tasks.subject.conftest import settings
 
 MOSLORA = [sys.executable, "-c", "import sys; from moslora.cli import main; sys.exit(main())"]
@@ -138,15 +139,16 @@ def test_micro_batches_and_gradient_checkpointing_change_nothing_but_rounding(tr
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(trained, tmp_path):
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", *MOSLORA]
-    command += ["train", "subject", "--recipe", str(trained / "recipe.toml"), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert losses(out) == pytest.approx(losses(trained), rel=1e-5)
-    one, two = weights(trained), weights(out)
-    assert max(relative_difference(one[key], two[key]) for key in one) < 2e-2
+@pytest.mark.parametrize(("first", "second"), [(2, 2), (2, 1), (1, 2)])
+def test_any_number_of_processes_trains_and_goes_on_with_what_one_trains(trained, tmp_path, first, second):
+    words = ["train", "subject", "--recipe", str(trained / "recipe.toml"), "--out", str(tmp_path / "run")]
+    start("ddp", first, words, stop=4)
+    start("ddp", second, words)
+    record = runs.read_json(tmp_path / "run" / "run.json")
+    assert (record["resumed_from_steps"], record["world"]["processes"]) == ([4], second)
+    assert losses(tmp_path / "run") == pytest.approx(losses(trained), rel=1e-5)
+    one, two = weights(trained), weights(tmp_path / "run")
+    assert max(relative_difference(one[key], two[key]) for key in one) < 2e-2  # as with other micro-batches
 
 
 def test_only_the_adapters_learn_and_the_prior_is_preserved_by_pictures_of_the_base(sdxl, photographs, tmp_path):

@@ -25,7 +25,8 @@ PRECISIONS = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"
 def new_accelerator(dtype: torch.dtype) -> Accelerator:
     """accelerate for a computation in this dtype, on the GPU if there is one."""
     AcceleratorState._reset_state()  # of an earlier run in this process, whose precision it would keep
-    return Accelerator(mixed_precision=PRECISIONS[dtype])
+    # Unless it is told of a CPU, accelerate there takes each of several processes for the only one.
+    return Accelerator(mixed_precision=PRECISIONS[dtype], cpu=not torch.accelerator.is_available())
 
 
 class Loop:

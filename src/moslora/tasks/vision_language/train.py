@@ -45,7 +45,8 @@ def train(config: VisionLanguageTrainConfig, out: Path) -> dict[str, Any]:
     refuse_dtype(config)
     check_launch(config.deepspeed)
     base_config = model.load_config(config.model, config.trust_remote_code)
-    with accelerate.PartialState().main_process_first():  # the others read what the first has found
+    world = accelerate.PartialState(cpu=not torch.accelerator.is_available())
+    with world.main_process_first():  # the others read what the first has found
         found = load_training_set(config, out / KNOWN_IMAGES)
     if config.train == PROJECTOR:
         found = only_images(found)
