@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "errors": set(),
     "equation": set(),
     "runs": set(),
+    "resume": {"runs"},
     "embedded": set(),
     "doctor": {"runs"},
     "recipes": set(),
@@ -21,7 +22,7 @@ MAY_IMPORT = {
     "checkpoint": {"adapter", "equation"},
     "methods": {"adapter"},
     "report": {"runs"},
-    "tasks": {"adapter", "checkpoint", "methods", "runs", "embedded"},
+    "tasks": {"adapter", "checkpoint", "methods", "runs", "resume", "embedded"},
     "compare": {"tasks", "methods", "runs", "report"},
     "__main__": {"cli"},
     "cli": {"doctor", "compare", "tasks", "report", "checkpoint", "runs", "methods", "embedded", "recipes"},
@@ -57,7 +58,7 @@ def test_only_the_adapter_knows_the_insides_of_peft():
     assert guilty == {"adapter"}
 
 
-@pytest.mark.parametrize("room", ["runs", "report", "errors", "recipes"])
+@pytest.mark.parametrize("room", ["runs", "resume", "report", "errors", "recipes"])
 def test_reading_results_needs_no_torch(room):
     heavy = ("torch", "transformers", "peft", "datasets")
     paths = [path for path in FILES if _room(path) == room]

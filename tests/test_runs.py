@@ -84,19 +84,6 @@ def test_two_processes_do_not_share_a_run(tmp_path):
         assert run.resumed
 
 
-def test_only_complete_checkpoints_count(tmp_path):
-    with runs.Run.open(tmp_path, **SETTINGS) as run:
-        for step, complete in ((10, True), (9, True), (11, False)):
-            folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
-            folder.mkdir(parents=True)
-            if complete:
-                (folder / runs.COMPLETE).touch()
-        assert [path.name for path in run.checkpoints()] == ["checkpoint-9", "checkpoint-10"]
-        run.drop_unfinished_checkpoints()
-        assert not (tmp_path / "checkpoints" / "checkpoint-11").exists()
-    assert not (tmp_path / "checkpoints").exists()
-
-
 def test_a_torn_last_line_is_left_out_and_a_damaged_one_is_an_error(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n{"a": 2}\n{"a": ')

@@ -6,7 +6,8 @@ MoSLoRAError
 ├── UnsupportedError  a request that MoSLoRA cannot fulfil, with the reason (also a ValueError)
 ├── CheckpointError   an adapter file that is truncated, foreign, incomplete or damaged (also a ValueError)
 ├── DataError         a data file that cannot be read as what it should be (also a ValueError)
-└── RunError          a run folder in the wrong state (also a RuntimeError)
+├── RunError          a run folder in the wrong state, or a run that cannot go on (also a RuntimeError)
+└── Stopped           a run that was asked to stop, and did
 
 A message says what was found, what was expected and what to do.
 """
@@ -38,6 +39,14 @@ class DataError(MoSLoRAError, ValueError):
 
 class RunError(MoSLoRAError, RuntimeError):
     """A run folder in the wrong state."""
+
+
+class Stopped(MoSLoRAError):
+    """A run that was asked to stop, and did. `signal` is the number of the signal that asked."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class MoSLoRAWarning(UserWarning):

@@ -1,9 +1,9 @@
 """The folder of one run: what was asked for, with what, on what, and how it went.
 
-    RUN/run.json        config, seeds, versions, commit, hashes, peak memory, seconds, status (running, done or failed)
+    RUN/run.json        config, seeds, versions, commit, hashes, peak memory, seconds, status (see `Run`)
     RUN/recipe.toml     the whole config again, as a recipe that `--recipe RUN/recipe.toml` accepts
     RUN/metrics.jsonl   one line a logged step
-    RUN/checkpoints/    only while the run is unfinished
+    RUN/checkpoints/    only while the run is unfinished; see resume.py
 
 Reading needs no torch. Only the first process of a distributed run writes.
 """
@@ -26,15 +26,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from . import __version__
-from .errors import DataError, RunError
+from .errors import DataError, RunError, Stopped
 
 try:
     import fcntl
 except ImportError:  # Windows: two commands in one run folder are then not noticed
     fcntl = None  # type: ignore[assignment]
 
+# Settings that an unfinished run may be resumed with another value of: they say how it is computed, not what.
+ADJUSTABLE = (
+    *("micro_batch_size", "gradient_checkpointing", "kernel", "workers", "deepspeed"),
+    *("skip_nonfinite", "checkpoint_limit", "report_to"),
+)
 MODEL_SUFFIXES = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"}
-COMPLETE = "complete"  # written last into a checkpoint folder
 
 
 def stream_seed(run_seed: int, stream: str) -> int:
@@ -204,9 +208,11 @@ def finished_record(folder: Path) -> dict[str, Any]:
 
 
 class Run:
-    """The writer of one run folder. Use it as a context manager: leaving it records `done`, or `failed` and why.
+    """The writer of one run folder.
 
-    `record` is the content of run.json; `resumed` says whether an unfinished run is being continued.
+    Use it as a context manager. The status in run.json is `running`; when the run is left, `done`, `stopped` (by a
+    signal, with a checkpoint) or `failed`, with the error. `record` is the content of run.json; `resumed` says whether
+    an unfinished run is being continued.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], resumed: bool, lock: int | None) -> None:
@@ -227,12 +233,13 @@ class Run:
             folder: new, empty, or that of an unfinished run.
             task: name of the task, for example "commonsense".
             config: every setting; JSON values.
-            inputs: hashes of model and data; JSON values. Like the config, they must be the same when resuming.
+            inputs: hashes of model and data; JSON values. Like the config, they must be the same when resuming, but for
+                the settings in `ADJUSTABLE`.
             facts: more entries of run.json.
 
         Raises:
             RunError: the run is finished, at work in another process, has another config or other inputs, or the
-                folder holds something else.
+                folder holds something else or cannot be written.
         """
         if not is_main_process():
             path = folder / "run.json"
@@ -243,9 +250,9 @@ class Run:
         record = {"task": task, "config": dict(config), "inputs": dict(inputs), **facts}
         record = json.loads(json.dumps(record))  # tuples become lists, as when read back
         if old is not None:
-            refuse_differences(folder, old, record)
-        folder.mkdir(parents=True, exist_ok=True)
-        run = cls(folder, old or record, old is not None, lock_folder(folder))
+            refuse_differences(folder, _without_adjustable(old), _without_adjustable(record))
+        _make_writable(folder)
+        run = cls(folder, {**(old or {}), **record}, old is not None, lock_folder(folder))
         run.record |= {"status": "running", "versions": versions(), "git": git_state()}
         run.record.setdefault("started", now())
         for outcome in ("error", "finished", "seconds", "peak_memory"):
@@ -279,12 +286,16 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        if isinstance(error, Stopped):
+            self.record |= {"status": "stopped"}
+        elif error is not None:
             self.record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         else:
             self.record |= {"status": "done"}
         self.record |= {"finished": now(), "seconds": round(self.seconds(), 3), "peak_memory": peak_memory()}
-        self.save()
+        # On a full disk, say what happened first: the error that is on its way, and not that it cannot be written.
+        with contextlib.suppress(*([OSError] if error is not None else [])):
+            self.save()
         if error is None and is_main_process():
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         if self._lock is not None:
@@ -313,37 +324,6 @@ class Run:
         if is_main_process():
             rewrite_rows(path, kept)
             self.record.setdefault("resumed_from_steps", []).append(step)
-
-    def checkpoints(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
-        return [path for path in _checkpoint_folders(self.folder) if (path / COMPLETE).exists()]
-
-    def checkpoint_folder(self, step: int) -> Path:
-        """Where the checkpoint after so many steps is."""
-        return self.folder / "checkpoints" / f"checkpoint-{step}"
-
-    def complete_checkpoint(self, step: int, limit: int, keep: str | None = None) -> None:
-        """Mark a checkpoint as complete once it is on the disk; only the newest `limit` stay, and that at `keep`."""
-        folder = self.checkpoint_folder(step)
-        for path in folder.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())  # so that the mark never gets there before it
-        write_text(folder / COMPLETE, f"step {step}\n")
-        for old in self.checkpoints()[:-limit]:
-            if str(old) != str(keep):
-                shutil.rmtree(old)
-
-    def drop_unfinished_checkpoints(self) -> None:
-        """Remove what a crash left half-written."""
-        for path in _checkpoint_folders(self.folder) if is_main_process() else []:
-            if not (path / COMPLETE).exists():
-                shutil.rmtree(path)
-
-
-def _checkpoint_folders(folder: Path) -> list[Path]:
-    found = (folder / "checkpoints").glob("checkpoint-*")
-    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def lock_folder(folder: Path) -> int | None:
@@ -390,6 +370,22 @@ def refuse_differences(folder: Path, old: Mapping[str, Any], new: Mapping[str, A
             + "\n".join(differences)
             + "\nNothing was changed. Repeat the first command to go on with it, or choose or make another folder."
         )
+
+
+def _without_adjustable(record: Mapping[str, Any]) -> dict[str, Any]:
+    config = {key: value for key, value in record["config"].items() if key not in ADJUSTABLE}
+    return {**record, "config": config}
+
+
+def _make_writable(folder: Path) -> None:
+    """Make the folder, and find out now whether it can be written."""
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise RunError(f"The run cannot be written into {folder}: {error}. Choose another --out.") from error
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

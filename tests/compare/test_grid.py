@@ -22,6 +22,7 @@ from moslora.compare import grid, results
 from moslora.compare.study import Cell, Study, is_finished, slug
 from moslora.compare.workers import environment
 from moslora.errors import ConfigError, RunError
+from moslora.resume import COMPLETE
 from moslora.tasks.commonsense.config import CommonsenseEvalConfig, CommonsenseTrainConfig
 from moslora.tasks.commonsense.estimate import estimate
 from moslora.tasks.commonsense.train import train
@@ -178,7 +179,7 @@ def test_kill_9_and_the_same_command_gives_the_same_statistics(
     command = _command(moslora_command, tiny_model, questions, out)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not list(out.glob(f"cells/*/*/checkpoints/checkpoint-4/{runs.COMPLETE}")):
+    while not list(out.glob(f"cells/*/*/checkpoints/checkpoint-4/{COMPLETE}")):
         assert process.poll() is None, process.stderr.read().decode()[-2000:]
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -11,6 +11,7 @@ import torch
 
 from moslora import runs
 from moslora.errors import ConfigError, RunError
+from moslora.resume import Checkpoints
 from moslora.tasks.launch import announce, check_launch, deepspeed_config, world
 from tests.tasks.engines import needs_deepspeed
 
@@ -115,7 +116,8 @@ def test_checkpoints_of_another_engine_are_refused(tmp_path: Path):
     announce(run, accelerator(1, "NO"), 8)  # no checkpoint yet: begun again
     assert [each["engine"] for each in run.record["earlier_worlds"]] == ["fsdp2"]
     run.record["world"] = run.record["earlier_worlds"][0]
-    run.checkpoint_folder(2).mkdir(parents=True)
-    run.complete_checkpoint(2, 1)
+    checkpoints = Checkpoints(run.folder)
+    checkpoints.folder(2).mkdir(parents=True)
+    checkpoints.seal(2, 1)
     with pytest.raises(RunError, match="written under fsdp2 and cannot be read under none"):
         announce(run, accelerator(1, "NO"), 8)

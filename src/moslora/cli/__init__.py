@@ -6,6 +6,7 @@ listing the folder, and a command's own code is imported only when it runs, so `
 
 import ast
 import difflib
+import errno
 import importlib
 import logging
 import sys
@@ -14,9 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..errors import MoSLoRAError, MoSLoRAWarning
+from ..errors import MoSLoRAError, MoSLoRAWarning, Stopped
 
 FOLDER = Path(__file__).parent
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what a disk that is full or write-protected answers
 _python_format = warnings.formatwarning
 
 
@@ -35,8 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _parse(module, words, rest).run()
         _part_from_other_processes()
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.signal
     except MoSLoRAError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"error: {error}. Make room or choose another folder, then repeat the command.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

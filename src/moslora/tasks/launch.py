@@ -10,6 +10,7 @@ import torch
 
 from .. import runs
 from ..errors import ConfigError, RunError
+from ..resume import Checkpoints
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -97,7 +98,7 @@ def announce(run: runs.Run, accelerator: "Accelerator", batch_size: int) -> None
     """
     found = world(accelerator)
     before = run.record.get("world", found)
-    if run.checkpoints():
+    if Checkpoints(run.folder).complete():
         _check_resumed(before, found)
     if before != found:
         run.record.setdefault("earlier_worlds", []).append(before)

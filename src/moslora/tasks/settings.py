@@ -49,6 +49,8 @@ class AdapterSettings:
 
     logging_steps: int = 10
     """Steps between two lines of metrics.jsonl."""
+    skip_nonfinite: bool = False
+    """Leave out updates from a loss or gradient that is not a number, and count them, instead of stopping."""
     save_steps: int = 200
     """Steps between two checkpoints."""
     checkpoint_limit: int = 2

@@ -11,12 +11,18 @@ import safetensors.torch
 import torch
 import transformers
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import SaveStrategy
 
 from .. import runs
 from ..checkpoint import EXPORTABLE_TYPES, export_adapter
 from ..errors import CheckpointError, RunError
+from ..resume import Checkpoints
 from . import zero
+from .failures import explained
+from .guarded import GuardedTrainer, NonFiniteGuard
 from .progress import progress_bar
+from .settings import TrainerSettings
+from .stopping import StopSignals
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -48,7 +54,7 @@ class RunCallback(transformers.TrainerCallback):
             torch.distributed.barrier()  # every process has written its part
         if not runs.is_main_process():
             return
-        self.run.complete_checkpoint(state.global_step, self.checkpoint_limit, keep=state.best_model_checkpoint)
+        Checkpoints(self.run.folder).seal(state.global_step, self.checkpoint_limit, keep=state.best_model_checkpoint)
 
 
 class ProgressCallback(transformers.TrainerCallback):
@@ -79,28 +85,45 @@ class ProgressCallback(transformers.TrainerCallback):
         self.bar.stop()
 
 
-def fit(trainer: transformers.Trainer, run: runs.Run, checkpoint_limit: int) -> int:
-    """Train to the end, from the newest complete checkpoint if the run was interrupted.
+class StopCallback(transformers.TrainerCallback):
+    """Ends training after a step, with a checkpoint of it, once a signal asks for that."""
+
+    def __init__(self, signals: StopSignals) -> None:
+        self.signals = signals
+        self.stopped = self.saves = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop, unless this was the last step anyway."""
+        if self.signals.wanted() and state.global_step < state.max_steps:
+            self.saves = args.save_strategy != SaveStrategy.NO
+            self.stopped = control.should_training_stop = True
+            control.should_save |= self.saves
+
+
+def fit(trainer: GuardedTrainer, run: runs.Run, config: TrainerSettings) -> int:
+    """Train to the end, from the newest sound checkpoint if the run was interrupted.
 
     Args:
         trainer: with a PEFT model, and RUN/checkpoints as its output folder. It must save by steps and keep all
             checkpoints: this function rotates them.
         run: an open run.
-        checkpoint_limit: complete checkpoints kept.
+        config: all settings.
 
     Returns:
         the optimizer steps of the whole run.
 
     Raises:
-        RunError: the loss is not a number.
-        CheckpointError: the newest checkpoint says it is complete but cannot be read.
+        RunError: the loss or the gradient is not a number, or memory or disk ran out.
+        CheckpointError: a sound checkpoint cannot be read.
+        Stopped: a signal asked for it.
     """
-    progress = ProgressCallback()
+    progress, signals = ProgressCallback(), StopSignals()
+    stop = StopCallback(signals)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(RunCallback(run, checkpoint_limit))
-    trainer.add_callback(progress)
-    run.drop_unfinished_checkpoints()
-    checkpoint = run.checkpoints()[-1] if run.checkpoints() else None
+    guard = NonFiniteGuard(run, trainer, config.skip_nonfinite)
+    for callback in (RunCallback(run, config.checkpoint_limit), guard, stop, progress):
+        trainer.add_callback(callback)
+    checkpoint = newest_sound_checkpoint(run)
     state = _read_state(checkpoint) if checkpoint else {"global_step": 0}
     if run.resumed:
         run.rewind(state["global_step"])
@@ -108,13 +131,27 @@ def fit(trainer: transformers.Trainer, run: runs.Run, checkpoint_limit: int) -> 
         zero.fit_to_world(checkpoint, trainer.accelerator)
     try:
         if checkpoint is None or state["global_step"] < state["max_steps"]:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with signals, explained(config, run.folder):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if stop.stopped:
+                signals.stop(trainer.state.global_step, checkpoint=stop.saves)
             return trainer.state.global_step
         # All steps were done: one more, as Trainer would add, would change the result.
         _load_weights(trainer.model, Path(str(state.get("best_model_checkpoint") or checkpoint)))
         return state["global_step"]
     finally:
         progress.bar.stop()
+
+
+def newest_sound_checkpoint(run: runs.Run) -> Path | None:
+    """The checkpoint that all processes go on from. Half-written ones are removed, damaged ones set aside."""
+    checkpoints = Checkpoints(run.folder)
+    checkpoints.drop_unfinished()
+    checkpoints.set_damaged_aside()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    complete = checkpoints.complete()
+    return complete[-1] if complete else None
 
 
 def save_trained(trainer: transformers.Trainer, folder: Path, processing: Any) -> None:

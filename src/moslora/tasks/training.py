@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 from .. import methods, runs
 from ..adapter import awaits_gradient, initialize_mixer, kernels_used
 from ..errors import ConfigError
+from .batches import without_rows
+from .guarded import GuardedTrainer
 from .launch import announce, deepspeed_config
 from .models import resolve_dtype
 from .settings import AdapterSettings, TrainerSettings
@@ -48,9 +50,9 @@ def build_trainer(
     collator: Any,
     checkpoints: Path,
     *,
-    trainer_class: type[transformers.Trainer] = transformers.Trainer,
+    trainer_class: type[GuardedTrainer] = GuardedTrainer,
     **changes: Any,
-) -> transformers.Trainer:
+) -> GuardedTrainer:
     """A Trainer with what the method needs beside a model.
 
     Args:
@@ -58,9 +60,9 @@ def build_trainer(
         adapted: what `methods.attach` returned.
         train: samples as the collator takes them.
         validation: the same; None if none are held out.
-        collator: list of samples -> batch of tensors.
+        collator: list of samples -> batch of tensors, with `batches.ROWS`.
         checkpoints: RUN/checkpoints.
-        trainer_class: transformers.Trainer or a subclass.
+        trainer_class: GuardedTrainer or a subclass.
         changes: settings of transformers.TrainingArguments beyond those that follow from `config`.
 
     Raises:
@@ -91,7 +93,7 @@ def build_trainer(
     return trainer
 
 
-def train_and_save(config: TrainerSettings, trainer: transformers.Trainer, run: runs.Run, processing: Any) -> None:
+def train_and_save(config: TrainerSettings, trainer: GuardedTrainer, run: runs.Run, processing: Any) -> None:
     """Initialise what waits for data, train to the end, and fill the run folder and its record.
 
     Args:
@@ -103,8 +105,8 @@ def train_and_save(config: TrainerSettings, trainer: transformers.Trainer, run: 
     announce(run, trainer.accelerator, config.batch_size)
     if awaits_gradient(trainer.model):
         with torch.random.fork_rng():
-            initialize_mixer(trainer.model, _first_batches(config, trainer))
-    steps = fit(trainer, run, config.checkpoint_limit)
+            initialize_mixer(trainer.model, map(without_rows, _first_batches(config, trainer)))
+    steps = fit(trainer, run, config)
     save_trained(trainer, run.folder, processing)
     losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl") if "loss" in row]
     run.record |= {"kernels": kernels_used(trainer.model), "steps": steps, "final_loss": losses[-1] if losses else None}
@@ -147,7 +149,8 @@ def _arguments(config: TrainerSettings, checkpoints: Path, **changes: Any) -> tr
         "data_seed": runs.stream_seed(config.seed, "data"),
         "full_determinism": config.deterministic,
         "logging_steps": config.logging_steps,
-        "logging_nan_inf_filter": False,
+        "logging_nan_inf_filter": config.skip_nonfinite,
+        "remove_unused_columns": False,  # the model's own arguments are not all that a batch holds
         "eval_strategy": evaluation,
         "eval_steps": config.save_steps,
         "save_strategy": "steps",

@@ -17,6 +17,7 @@ import transformers
 from moslora import runs
 from moslora.errors import ConfigError, DataError, MoSLoRAWarning, RunError
 from moslora.recipes import configure, load_recipe
+from moslora.resume import COMPLETE
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig
 from moslora.tasks.commonsense.data import read_items
 from moslora.tasks.commonsense.model import load_tokenizer
@@ -127,7 +128,7 @@ def test_kill_9_and_the_same_command_again_gives_the_same_bits(finished, config,
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
     deadline = time.monotonic() + 120
-    while not (out / "checkpoints" / "checkpoint-4" / runs.COMPLETE).exists():
+    while not (out / "checkpoints" / "checkpoint-4" / COMPLETE).exists():
         assert process.poll() is None, process.stderr.read().decode()[-2000:]
         assert time.monotonic() < deadline
         time.sleep(0.01)

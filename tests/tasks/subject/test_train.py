@@ -17,6 +17,7 @@ from PIL import Image
 from moslora import runs
 from moslora.errors import ConfigError, MoSLoRAWarning, RunError
 from moslora.recipes import configure, load_recipe
+from moslora.resume import COMPLETE
 from moslora.tasks.subject import loop
 from moslora.tasks.subject.config import SubjectTrainConfig, check
 from moslora.tasks.subject.train import train
@@ -89,7 +90,7 @@ def test_kill_9_and_the_same_command_again_gives_the_same_bits(sdxl, photographs
     command = [*MOSLORA, "train", "subject", "--recipe", str(recipe), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT)
     deadline = time.monotonic() + 300
-    while not (out / "checkpoints" / "checkpoint-4" / runs.COMPLETE).exists():
+    while not (out / "checkpoints" / "checkpoint-4" / COMPLETE).exists():
         assert process.poll() is None, process.stderr.read().decode()[-2000:]
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -1,14 +1,16 @@
 """From questions to tokenized samples: held-out samples, fractions of the rest, token ids and labels."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
 from ... import runs
 from ...checkpoint.progress import track
 from ...errors import ConfigError, DataError
+from ..batches import ROWS
 from .data import Item
 from .prompt import chat_ids, training_prompt
 
@@ -22,7 +24,7 @@ WHOLE = 1_000_000  # tokens that no sample has
 
 
 class Split(NamedTuple):
-    """Tokenized samples, with columns input_ids, attention_mask and labels."""
+    """Tokenized samples, with columns input_ids, attention_mask, labels, and rows: their number among all items."""
 
     train: "Dataset"
     validation: "Dataset | None"
@@ -170,7 +172,8 @@ def prepare(
     def tokens(chunk: list[Item]) -> dict[str, list[list[int]]]:
         return tokenize(chunk, tokenizer, prompt=prompt, max_tokens=max_tokens, train_on_inputs=train_on_inputs)
 
-    train, validation = (_dataset(half, tokens) for half in selection)
+    numbers = {id(item): number for number, item in enumerate(items)}
+    train, validation = (_dataset(half, [numbers[id(item)] for item in half], tokens) for half in selection)
     kept = len(train) + len(validation)
     if not len(train) or (validation_size and not len(validation)):
         raise DataError(
@@ -211,16 +214,19 @@ def _chunks(items: list[Item], what: str) -> Iterable[list[Item]]:
     return track(chunks, len(chunks), what) if runs.is_main_process() else chunks
 
 
-def _dataset(items: list[Item], tokens: Callable[[list[Item]], dict[str, list[list[int]]]]) -> "Dataset":
+def _dataset(
+    items: list[Item], numbers: list[int], tokens: Callable[[list[Item]], dict[str, list[list[int]]]]
+) -> "Dataset":
     """The samples that have a label. They are held in memory: 170 thousand take about 200 MB."""
     from datasets import Dataset, Features, List, Value, concatenate_datasets
 
     kinds = {"input_ids": "int32", "attention_mask": "int8", "labels": "int32"}
-    features = Features({name: List(Value(kind)) for name, kind in kinds.items()})
-    parts = [Dataset.from_dict({name: [] for name in kinds}, features=features)]
+    features = Features({name: List(Value(kind)) for name, kind in kinds.items()} | {ROWS: Value("int32")})
+    parts = [Dataset.from_dict({name: [] for name in features}, features=features)]
+    waiting = iter(numbers)
     for chunk in _chunks(items, "tokenize"):
-        columns = tokens(chunk)
+        columns: dict[str, list[Any]] = {**tokens(chunk), ROWS: list(itertools.islice(waiting, len(chunk)))}
         kept = [number for number, row in enumerate(columns["labels"]) if any(label != IGNORED for label in row)]
-        rows = {name: [columns[name][number] for number in kept] for name in kinds}
+        rows = {name: [columns[name][number] for number in kept] for name in features}
         parts.append(Dataset.from_dict(rows, features=features))
     return concatenate_datasets(parts)

@@ -8,11 +8,14 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor
 
 from ... import runs
-from ...errors import RunError
+from ...resume import Checkpoints
+from ..failures import explained
+from ..guarded import finite_gradients, forget_skipped, refusal, skip_update
 from ..progress import progress_bar
+from ..stopping import StopSignals, any_process
+from ..trainer import newest_sound_checkpoint
 from .attach import Adapted, create_optimizer, trained
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import SubjectTrainConfig
@@ -75,26 +78,36 @@ class Loop:
             the steps of the whole run.
 
         Raises:
-            RunError: a loss is not a number.
-            CheckpointError: the newest checkpoint says it is complete but cannot be used.
+            RunError: a loss or gradient is not a number, or memory or disk ran out.
+            CheckpointError: a sound checkpoint cannot be used.
+            Stopped: a signal asked for it.
         """
         done = self._resume()
+        with StopSignals() as signals, explained(self.config, self.run.folder):
+            return self._train(done, after_step, signals)
+
+    def _train(self, done: int, after_step: Callable[[int], Any], signals: StopSignals) -> int:
         total = self.config.max_steps
         logged: list[dict[str, float]] = []
         with progress_bar() as bar:
             task = bar.add_task("train", total=total, completed=done, note="")
             after_step(done)
             while done < total:
-                logged.append(self._step(done))
+                if means := self._step(done):
+                    logged.append(means)
                 done += 1
                 if done % self.config.logging_steps == 0 or done == total:
                     row = self._log(done, logged)
                     logged.clear()
-                    bar.update(task, note=f"loss {row['loss']:.4f}", refresh=True)
+                    if "loss" in row:
+                        bar.update(task, note=f"loss {row['loss']:.4f}", refresh=True)
                 bar.update(task, completed=done)
                 after_step(done)
-                if done % self.config.save_steps == 0 and done < total:
+                stops = signals.wanted() and done < total
+                if stops or (done % self.config.save_steps == 0 and done < total):
                     self._save(done)
+                if stops:
+                    signals.stop(done)
         return done
 
     def micro_batches(self, step: int, *, whole: bool = False) -> list[tuple[PictureSet, MicroBatch]]:
@@ -116,35 +129,53 @@ class Loop:
             )
         ]
 
-    def _step(self, step: int) -> dict[str, float]:
-        """One optimizer step; its loss in all, that of each set, and the norm of the gradient."""
+    def _step(self, step: int) -> dict[str, float] | None:
+        """One optimizer step: its loss in all, that of each set and the gradient's norm; None if it is left out."""
         self.optimizer.zero_grad(set_to_none=True)
         self.objective.train()
         sums = {pictures.stream: 0.0 for pictures in self.sets}
+        bad, seen = list[str](), list[str]()
         for number, (pictures, batch) in enumerate(self.micro_batches(step)):
             place = f"dropout/{step}/{self.accelerator.process_index}/{number}"
             torch.manual_seed(runs.stream_seed(self.config.seed, place))
             with self.accelerator.autocast():
                 losses = self.objective(**batch._asdict()).losses
-            if not torch.isfinite(losses).all():
-                self._refuse(step, pictures, batch, losses)
+            names = [pictures.names[index] for index in batch.indices]
+            seen += names
+            bad += [name for name, loss in zip(names, losses, strict=True) if not loss.isfinite()]
             sums[pictures.stream] += losses.detach().sum().item() / self.config.batch_size
             self.accelerator.backward(pictures.weight * losses.sum() / self.config.batch_size)
         self._add_up_gradients()
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm or math.inf)
+        if left_out := self._left_out(step, bad, seen):
+            self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.step()
         self.scheduler.step()
+        if left_out:
+            return None
         weights = {pictures.stream: pictures.weight for pictures in self.sets}
         sums = self._over_processes(sums)
         loss = sum(weights[stream] * value for stream, value in sums.items())
         return {"loss": loss, **{f"{stream}_loss": value for stream, value in sums.items()}, "grad_norm": float(norm)}
 
-    def _refuse(self, step: int, pictures: PictureSet, batch: MicroBatch, losses: Tensor) -> None:
-        bad = [pictures.names[index] for index, loss in zip(batch.indices, losses, strict=True) if not loss.isfinite()]
-        raise RunError(
-            f"The loss is not a finite number at step {step + 1}, for {', '.join(bad)}. Training stopped. Look at the "
-            "pictures, or try a lower learning rate, or --dtype bfloat16 or float32."
-        )
+    def _left_out(self, step: int, bad: list[str], seen: list[str]) -> bool:
+        """Whether this update has to be left out. Raises RunError unless the settings allow that.
+
+        Args:
+            step: from 0.
+            bad: pictures whose loss is not a number.
+            seen: all pictures of the step.
+        """
+        # A gradient scaler expects such gradients, and skips their updates itself.
+        sound = not bad and (self.accelerator.scaler is not None or finite_gradients(self.parameters.values()))
+        if not any_process(not sound):
+            return False
+        what = f"{'loss' if bad or sound else 'gradient'} is not a finite number"
+        names = sorted({*(bad or seen)})
+        if not self.config.skip_nonfinite:
+            raise refusal(self.run, step + 1, what, ", ".join(names))
+        skip_update(self.run, step + 1, what, names)
+        return True
 
     def _add_up_gradients(self) -> None:
         """Give every process the sum of all gradients, in one message."""
@@ -164,10 +195,12 @@ class Loop:
 
     def _log(self, done: int, logged: list[dict[str, float]]) -> dict[str, float]:
         """Write down the means over the steps since the last line, and the learning rate of the last one."""
-        row = {key: sum(each[key] for each in logged) / len(logged) for key in logged[0]}
-        if len(self.sets) == 1:
-            del row[f"{self.sets[0].stream}_loss"]
-        row["grad_norm"] = logged[-1]["grad_norm"]
+        row: dict[str, float] = {}
+        if logged:
+            row = {key: sum(each[key] for each in logged) / len(logged) for key in logged[0]}
+            if len(self.sets) == 1:
+                del row[f"{self.sets[0].stream}_loss"]
+            row["grad_norm"] = logged[-1]["grad_norm"]
         seen = done * self.config.batch_size / len(self.sets[0].names)
         rate = self.scheduler.get_last_lr()[0]
         self.run.log({"step": done, "epoch": round(seen, 6), **row, "learning_rate": rate})
@@ -177,28 +210,27 @@ class Loop:
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             save_checkpoint(
-                self.run.checkpoint_folder(done),
+                Checkpoints(self.run.folder).folder(done),
                 self.parameters,
                 step=done,
                 optimizer=self.plain_optimizer.state_dict(),
                 scheduler=self.scheduler.state_dict(),
                 scaler=scaler.state_dict() if scaler else None,
             )
-            self.run.complete_checkpoint(done, self.config.checkpoint_limit)
+            Checkpoints(self.run.folder).seal(done, self.config.checkpoint_limit)
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> int:
         """Steps that are done already."""
-        self.run.drop_unfinished_checkpoints()
-        self.accelerator.wait_for_everyone()
-        found = self.run.checkpoints()
+        found = newest_sound_checkpoint(self.run)
         states: dict[str, Any] = {"step": 0}
         if found:
-            states = load_checkpoint(found[-1], self.parameters)
+            states = load_checkpoint(found, self.parameters)
             self.plain_optimizer.load_state_dict(states["optimizer"])
             self.scheduler.load_state_dict(states["scheduler"])
             if states["scaler"] and self.accelerator.scaler:
                 self.accelerator.scaler.load_state_dict(states["scaler"])
         if self.run.resumed:
             self.run.rewind(states["step"])
+        forget_skipped(self.run, states["step"])
         return int(states["step"])

@@ -99,7 +99,7 @@ def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
     if runs.is_main_process():
         save_adapters(adapted, run.folder)
         _export(adapted, run.folder)
-    losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl")]
+    losses = [row["loss"] for row in runs.read_rows(run.folder / "metrics.jsonl") if "loss" in row]
     run.record |= {
         "kernels": {name: kernels_used(model) for name, model in adapted.items()},
         "steps": done,

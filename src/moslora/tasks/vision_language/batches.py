@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy
-import transformers
 from torch.utils.data import Sampler
+
+from ..guarded import GuardedTrainer
 
 BATCHES = 50  # within which rows are sorted by length: wide enough to save padding, narrow enough to stay random
 
@@ -55,7 +56,7 @@ class ModalityBatches(Sampler[int]):
         return numpy.split(order, len(order) // self.batch_size)
 
 
-class ModalityTrainer(transformers.Trainer):
+class ModalityTrainer(GuardedTrainer):
     """transformers' Trainer with `ModalityBatches`."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from ... import runs
 from ...checkpoint.progress import track
 from ...errors import ConfigError, DataError
+from ..batches import ROWS
 from .images import pixels, read_picture
 from .prompt import IGNORED, ChatForm, Encoded
 from .training_set import Rows, TrainingSet
@@ -34,7 +35,7 @@ class Shown(NamedTuple):
 
 
 class Samples(Dataset):
-    """Rows as dictionaries of input_ids, labels and pixel_values, which is None without an image.
+    """Samples as dictionaries of input_ids, labels, pixel_values, which is None without an image, and the row's number.
 
     Args:
         rows: of all files.
@@ -59,7 +60,7 @@ class Samples(Dataset):
         if talk.image:
             image = read_picture(shown.folder / talk.image, shown.max_pixels).image
             picture = pixels(image, shown.processor, pad_to_square=shown.pad_to_square)
-        return {"input_ids": row.ids, "labels": row.labels, "pixel_values": picture}
+        return {"input_ids": row.ids, "labels": row.labels, "pixel_values": picture, ROWS: self.numbers[place]}
 
 
 class Split(NamedTuple):
@@ -151,7 +152,7 @@ def _rank(row: Any, seed: int) -> bytes:
 
 
 class Collator:
-    """List of samples -> batch of input_ids, attention_mask, labels and, if there are images, pixel_values."""
+    """List of samples -> batch of input_ids, attention_mask, labels, rows and, if there are images, pixel_values."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -167,6 +168,7 @@ class Collator:
             "input_ids": padded([sample["input_ids"] for sample in samples], self.pad_token_id),
             "attention_mask": padded([[1] * len(sample["input_ids"]) for sample in samples], 0),
             "labels": padded([sample["labels"] for sample in samples], IGNORED),
+            ROWS: torch.tensor([sample[ROWS] for sample in samples]),
         }
         pictures = [sample["pixel_values"] for sample in samples if sample["pixel_values"] is not None]
         return {**batch, "pixel_values": torch.stack(pictures)} if pictures else batch

@@ -7,9 +7,9 @@ from typing import Any
 
 import accelerate
 import torch
-import transformers
 
 from ... import methods, runs
+from ..guarded import GuardedTrainer
 from ..launch import check_launch
 from ..models import resolve_dtype
 from ..training import build_trainer, method_input, refuse_dtype, seeds, train_and_save
@@ -102,8 +102,7 @@ def _train(config: VisionLanguageTrainConfig, found: TrainingSet, run: runs.Run)
         split.validation,
         Collator(processor.tokenizer.pad_token_id),
         run.folder / "checkpoints",
-        trainer_class=ModalityTrainer if config.group_by_modality else transformers.Trainer,
-        remove_unused_columns=False,  # Trainer would take the names in a sample for columns
+        trainer_class=ModalityTrainer if config.group_by_modality else GuardedTrainer,
         dataloader_num_workers=config.workers,
         # A batch of text alone gives the vision tower and the projector no gradient.
         ddp_find_unused_parameters=not all(split.train.has_image),
