@@ -78,3 +78,11 @@ def test_our_warnings_are_one_line_and_those_of_others_say_where_they_come_from(
     ours, *others = done.stderr.splitlines()
     assert ours == "warning: look here"
     assert "UserWarning: and there" in others[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+@pytest.mark.parametrize("words", ["--help", "train commonsense --help", "doctor"])
+def test_a_reader_that_goes_away_is_no_error(words):
+    command = f"{sys.executable} -c 'from moslora.cli import main; raise SystemExit(main())' {words} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""

@@ -9,6 +9,8 @@ import difflib
 import errno
 import importlib
 import logging
+import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -23,8 +25,21 @@ _python_format = warnings.formatwarning
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command line; returns the exit code: 0, 1 for an error of moslora's own, 2 for a wrong command line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run one command line; returns the exit code.
+
+    0; 1 for an error of moslora's own; 2 for a wrong command line; 128 and the number of a signal that stopped it.
+    """
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still in the buffer goes nowhere
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: list[str]) -> int:
     words, rest = _split(arguments)
     if words is None:
         return _explain(arguments)
