@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import Dataset
 
 from moslora.methods import FULL
+from moslora.tasks.batches import ROWS
 from moslora.tasks.commonsense.attach import attach_adapter
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig
 from moslora.tasks.commonsense.estimate import estimate
@@ -115,7 +116,12 @@ class _Rows(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         ids = self.ids[index]
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "labels": ids,
+            ROWS: torch.tensor(index),
+        }
 
 
 def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:

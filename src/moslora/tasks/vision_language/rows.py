@@ -8,7 +8,7 @@ import codecs
 import json
 from array import array
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO, NamedTuple
 
 from ...errors import DataError
@@ -93,7 +93,15 @@ def parse_row(row: Any) -> Talk:
     image = row.get("image")
     if image is not None and not isinstance(image, str):
         raise BadRow("not one image", f"expected the path of one image, found {str(image)[:60]!r}")
+    if image and not _stays_inside(image):
+        raise BadRow("an image outside of the folder", f"expected a path below --images, found {image[:60]!r}")
     return Talk(start + _place_image(turns, image), image or None)
+
+
+def _stays_inside(path: str) -> bool:
+    """Whether a path, joined to a folder on any system, leads nowhere but below it."""
+    place = PureWindowsPath(path)  # knows both kinds of slashes
+    return not (place.drive or place.root or ".." in place.parts)
 
 
 def _turn(entry: Any) -> Turn:

@@ -120,7 +120,7 @@ def test_everything_can_be_reached_with_tab_and_enter(chromium, server, folder):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the questions"
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id == 'questions'")  # a jump takes its time
+    page.locator("#questions:focus").wait_for(state="attached")  # a jump takes its time
     page.keyboard.press("Tab")
     focused = page.evaluate("document.activeElement.id")
     assert re.fullmatch(r"(subject|prompt)-left", focused)
