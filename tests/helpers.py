@@ -1,11 +1,14 @@
 """What several test files need: small models of real architectures, real data, and the formula in float64."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +35,25 @@ def run_stock_peft(script: str, *arguments: object) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def adapter_weights(run: Path) -> dict[str, Tensor]:
+    """What a run has saved as its adapter."""
+    return safetensors.torch.load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def command_line(task: str, config: Any, out: Path) -> list[str]:
+    """The words after `moslora` that train with exactly these settings."""
+    words = ["train", task, "--out", str(out)]
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, tuple):
+            words += [f"--{flag}", *value]
+        else:
+            words += [f"--{flag}", str(value)]
+    return words
 
 
 def randomize_adapters(model: nn.Module, seed: int = 0, std: float = 0.3) -> None:

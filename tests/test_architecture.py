@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "moslora"
 MAY_IMPORT = {
     "errors": set(),
     "equation": set(),
-    "runs": set(),
+    "locks": set(),
+    "runs": {"locks"},
     "resume": {"runs"},
     "embedded": set(),
     "doctor": {"runs"},
@@ -22,8 +23,8 @@ MAY_IMPORT = {
     "checkpoint": {"adapter", "equation"},
     "methods": {"adapter"},
     "report": {"runs"},
-    "tasks": {"adapter", "checkpoint", "methods", "runs", "resume", "embedded"},
-    "compare": {"tasks", "methods", "runs", "report"},
+    "tasks": {"adapter", "checkpoint", "methods", "runs", "resume", "locks", "embedded"},
+    "compare": {"tasks", "methods", "runs", "locks", "report"},
     "__main__": {"cli"},
     "cli": {"doctor", "compare", "tasks", "report", "checkpoint", "runs", "methods", "embedded", "recipes"},
 }
@@ -58,7 +59,7 @@ def test_only_the_adapter_knows_the_insides_of_peft():
     assert guilty == {"adapter"}
 
 
-@pytest.mark.parametrize("room", ["runs", "resume", "report", "errors", "recipes"])
+@pytest.mark.parametrize("room", ["locks", "runs", "resume", "report", "errors", "recipes"])
 def test_reading_results_needs_no_torch(room):
     heavy = ("torch", "transformers", "peft", "datasets")
     paths = [path for path in FILES if _room(path) == room]

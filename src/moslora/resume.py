@@ -10,12 +10,10 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from .errors import MoSLoRAWarning
-from .runs import file_sha256, is_main_process, write_json
+from .runs import is_main_process, seals, write_json
 
 COMPLETE = "complete"
 DAMAGED = "damaged-"  # before the name of a checkpoint that was set aside
@@ -38,11 +36,11 @@ class Checkpoints:
     def seal(self, step: int, limit: int, keep: str | None = None) -> None:
         """Mark a checkpoint as complete once it is on the disk; only the newest `limit` stay, and that at `keep`."""
         folder = self.folder(step)
-        for path in _files(folder):
+        files = _files(folder)
+        for path in files.values():
             with path.open("rb") as file:
                 os.fsync(file.fileno())  # so that the mark never gets there before it
-        seals = {_name(path, folder): _seal(path) for path in _files(folder)}
-        write_json(folder / COMPLETE, {"step": step, "files": seals})
+        write_json(folder / COMPLETE, {"step": step, "files": seals(files)})
         for old in self.complete()[:-limit]:
             if str(old) != str(keep):
                 shutil.rmtree(old)
@@ -80,24 +78,19 @@ def damage(folder: Path) -> str | None:
         written = {name: (seal["bytes"], seal["sha256"]) for name, seal in listed.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its list of files cannot be read ({error})"
-    found = {_name(path, folder): path for path in _files(folder)}
-    if missing := sorted(written.keys() - found.keys()):
+    files = _files(folder)
+    if missing := sorted(written.keys() - files.keys()):
         return f"{missing[0]} is missing"
+    found = seals({name: files[name] for name in written})
     for name, (size, digest) in written.items():
-        if (now := found[name].stat().st_size) != size:
-            return f"{name} has {now:,} bytes, {size:,} were written"
-        if file_sha256(found[name]) != digest:
+        if found[name]["bytes"] != size:
+            return f"{name} has {found[name]['bytes']:,} bytes, {size:,} were written"
+        if found[name]["sha256"] != digest:
             return f"the content of {name} has changed since it was written"
     return None
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMPLETE)
-
-
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
-
-
-def _seal(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+def _files(folder: Path) -> dict[str, Path]:
+    """What a checkpoint holds beside its list of files, by the path inside of it."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMPLETE)
+    return {path.relative_to(folder).as_posix(): path for path in paths}

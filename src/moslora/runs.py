@@ -27,11 +27,7 @@ from typing import Any, Self
 
 from . import __version__
 from .errors import DataError, RunError, Stopped
-
-try:
-    import fcntl
-except ImportError:  # Windows: two commands in one run folder are then not noticed
-    fcntl = None  # type: ignore[assignment]
+from .locks import lock_folder
 
 # Settings that an unfinished run may be resumed with another value of: they say how it is computed, not what.
 ADJUSTABLE = (
@@ -131,14 +127,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def seals(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Bytes and SHA-256 of each file, by the names given."""
+
+    def seal(path: Path) -> dict[str, Any]:
+        return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
+        return dict(zip(files, pool.map(seal, files.values()), strict=True))
+
+
 def fingerprint(folder: Path) -> dict[str, Any]:
     """What identifies a model or adapter folder: bytes and SHA-256 of each file, and one SHA-256 over all of them."""
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in MODEL_SUFFIXES)
-    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
-        hashes = list(pool.map(file_sha256, paths))
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": digest} for path, digest in zip(paths, hashes, strict=True)
-    }
+    files = seals({path.name: path for path in paths})
     return {"sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(), "files": files}
 
 
@@ -293,9 +295,12 @@ class Run:
         else:
             self.record |= {"status": "done"}
         self.record |= {"finished": now(), "seconds": round(self.seconds(), 3), "peak_memory": peak_memory()}
-        # On a full disk, say what happened first: the error that is on its way, and not that it cannot be written.
-        with contextlib.suppress(*([OSError] if error is not None else [])):
+        try:
             self.save()
+        except OSError:
+            if error is None:
+                raise
+            # Else the disk is full or gone, and the error that is on its way says more than this one.
         if error is None and is_main_process():
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         if self._lock is not None:
@@ -316,33 +321,16 @@ class Run:
             append_rows(self.folder / "metrics.jsonl", [{**row, "seconds": round(self.seconds(), 3)}])
 
     def rewind(self, step: int) -> None:
-        """Forget what metrics.jsonl says of later steps, which are about to be done again."""
+        """Forget what metrics.jsonl and `skipped_updates` say of later steps, which are about to be done again."""
         path = self.folder / "metrics.jsonl"
         kept = [row for row in read_rows(path) if row["step"] <= step]
         self._seconds_before = kept[-1]["seconds"] if kept else 0.0
         self._started = time.perf_counter()
         if is_main_process():
             rewrite_rows(path, kept)
+            if skipped := [each for each in self.record.pop("skipped_updates", []) if each["step"] <= step]:
+                self.record["skipped_updates"] = skipped
             self.record.setdefault("resumed_from_steps", []).append(step)
-
-
-def lock_folder(folder: Path) -> int | None:
-    """Lock the folder until this process ends, however it ends; returns the descriptor to close.
-
-    Raises:
-        RunError: another process has locked it.
-    """
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise RunError(
-            f"Another process is at work in {folder}. Wait for it, end it, or choose another --out."
-        ) from error
-    return descriptor
 
 
 def refuse_differences(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -22,11 +22,12 @@ from moslora.compare import grid, results
 from moslora.compare.study import Cell, Study, is_finished, slug
 from moslora.compare.workers import environment
 from moslora.errors import ConfigError, RunError
+from moslora.locks import lock_folder
 from moslora.resume import COMPLETE
 from moslora.tasks.commonsense.config import CommonsenseEvalConfig, CommonsenseTrainConfig
 from moslora.tasks.commonsense.estimate import estimate
 from moslora.tasks.commonsense.train import train
-from tests.tasks.commonsense.test_train import SMALL
+from tests.tasks.commonsense.conftest import SMALL
 
 ASSIGNMENTS = {**SMALL, "max_steps": 8, "logging_steps": 1, "save_steps": 2, "dropout": 0.0, "train_on_inputs": False}
 
@@ -125,7 +126,7 @@ def test_finished_cells_are_skipped_and_other_settings_refused(finished, tiny_mo
     assert (finished / "progress.jsonl").read_bytes() == before
     with pytest.raises(RunError, match=r"config\.split_seed: 0 in the folder, 1 now"):
         grid.run_grid(_study(tiny_model, questions, split_seed=1), finished, jobs=1)
-    lock = runs.lock_folder(finished)
+    lock = lock_folder(finished)
     with pytest.raises(RunError, match="Another process is at work"):
         grid.run_grid(_study(tiny_model, questions), finished, jobs=1)
     os.close(lock)

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import yaml
 
 from moslora import runs
-from tests.helpers import ROOT
+from tests.helpers import ROOT, adapter_weights
 
 PROCESS = Path(__file__).with_name("engine_process.py")
 FSDP2 = ROOT / "src" / "moslora" / "recipes" / "launch" / "fsdp2.yaml"
@@ -47,7 +46,7 @@ def start(engine: str, processes: int, arguments: list[str], stop: int = 0) -> N
 
 def difference(found: Path, expected: Path) -> float:
     """Largest absolute difference between the saved adapters of two runs, which must be of the same tensors."""
-    one, two = (safetensors.torch.load_file(run / "adapter" / "adapter_model.safetensors") for run in (found, expected))
+    one, two = map(adapter_weights, (found, expected))
     assert {name: value.shape for name, value in one.items()} == {name: value.shape for name, value in two.items()}
     return max(float((one[name] - two[name]).abs().max()) for name in one)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import methods, runs
 from ..errors import ConfigError
+from ..locks import lock_folder
 from ..tasks.commonsense import attach, model
 from ..tasks.commonsense import train as training
 from ..tasks.commonsense.config import CommonsenseTrainConfig
@@ -66,7 +67,7 @@ def run_grid(study: Study, folder: Path, jobs: int, command: str = "") -> Outcom
     found = _load_data(study)
     inputs = _inputs(study, found)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = runs.lock_folder(folder)
+    lock = lock_folder(folder)
     try:
         record = record_study(study, folder, inputs, command)
         _split(study, found, folder)

@@ -11,6 +11,7 @@ import torch
 from .. import runs
 from ..errors import ConfigError, RunError
 from ..resume import Checkpoints
+from .processes import joined
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -85,8 +86,7 @@ def world(accelerator: "Accelerator") -> dict[str, Any]:
         raise RunError(f"FSDP2 was asked for, and accelerate turned it into {kind}. Use several GPUs, or: {START}")
     if engine == "deepspeed":
         engine = f"deepspeed zero-{accelerator.state.deepspeed_plugin.zero_stage}"
-    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
-    backend = torch.distributed.get_backend() if joined else None
+    backend = torch.distributed.get_backend() if joined() else None
     return {"processes": processes, "engine": engine, "backend": backend, "device": accelerator.device.type}
 
 

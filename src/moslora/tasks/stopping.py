@@ -7,9 +7,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-import torch
-
 from ..errors import Stopped
+from .processes import any_process
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _NOTED = b"\nStopping after this step, with a checkpoint. Once more stops at once.\n"
@@ -37,10 +36,7 @@ class StopSignals:
 
     def wanted(self) -> bool:
         """Whether any process of the run has received a signal. All of them must call this at the same step."""
-        if any_process(self.received is not None):
-            self.received = self.received or signal.SIGTERM  # another process's, or this one's
-            return True
-        return False
+        return any_process(self.received is not None)
 
     def stop(self, step: int, checkpoint: bool = True) -> NoReturn:
         """Raise Stopped.
@@ -49,7 +45,7 @@ class StopSignals:
             step: that was the last one.
             checkpoint: whether there is one of it.
         """
-        number = self.received or signal.SIGTERM
+        number = self.received or signal.SIGTERM  # which another process has received
         name = signal.Signals(number).name
         then = "The same command goes on from there." if checkpoint else "Without checkpoints, it begins again."
         raise Stopped(f"Stopped by {name} after step {step}. {then}", number)
@@ -64,13 +60,3 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-
-
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process of a distributed run; all of them must ask."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return flag
-    device = torch.accelerator.current_accelerator() if torch.distributed.get_backend() == "nccl" else "cpu"
-    flags = torch.tensor(float(flag), device=device)
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    return bool(flags)

@@ -1,25 +1,24 @@
 """What every run under transformers' Trainer needs: live metrics, checkpoints that can be trusted, exact resume."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import peft
 import safetensors.torch
-import torch
 import transformers
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import SaveStrategy
 
 from .. import runs
 from ..checkpoint import EXPORTABLE_TYPES, export_adapter
-from ..errors import CheckpointError, RunError
+from ..errors import CheckpointError
 from ..resume import Checkpoints
 from . import zero
 from .failures import explained
 from .guarded import GuardedTrainer, NonFiniteGuard
+from .processes import wait_for_all
 from .progress import progress_bar
 from .settings import TrainerSettings
 from .stopping import StopSignals
@@ -35,23 +34,17 @@ class RunCallback(transformers.TrainerCallback):
         self.checkpoint_limit = checkpoint_limit
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Raise RunError for a loss that is not a number; else write it down."""
+        """Write losses down."""
         logs = logs or {}
         row = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6)}
         if "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                raise RunError(
-                    f"The loss is {logs['loss']} at step {state.global_step}. Training stopped. Try a lower learning "
-                    "rate, more warm-up steps, or --dtype bfloat16 or float32."
-                )
             self.run.log({**row, **{key: logs.get(key) for key in ("loss", "learning_rate", "grad_norm")}})
         elif "eval_loss" in logs:
             self.run.log({**row, "validation_loss": logs["eval_loss"]})
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Mark the checkpoint that was just written as complete, then rotate."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()  # every process has written its part
+        wait_for_all()  # every process has written its part
         if not runs.is_main_process():
             return
         Checkpoints(self.run.folder).seal(state.global_step, self.checkpoint_limit, keep=state.best_model_checkpoint)
@@ -148,8 +141,7 @@ def newest_sound_checkpoint(run: runs.Run) -> Path | None:
     checkpoints = Checkpoints(run.folder)
     checkpoints.drop_unfinished()
     checkpoints.set_damaged_aside()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
+    wait_for_all()
     complete = checkpoints.complete()
     return complete[-1] if complete else None
 

@@ -6,10 +6,10 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from .. import runs
+from .processes import wait_for_all
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -29,8 +29,7 @@ def fit_to_world(checkpoint: Path, accelerator: "Accelerator") -> None:
         return
     if runs.is_main_process():
         _convert(checkpoint)
-    if accelerator.num_processes > 1:
-        torch.distributed.barrier()
+    wait_for_all()
     config = accelerator.state.deepspeed_plugin.hf_ds_config.config
     config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": True}
 

@@ -12,6 +12,18 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parents[3]
+SMALL: dict[str, Any] = {
+    "rank": 4,
+    "alpha": 8,
+    "batch_size": 8,
+    "micro_batch_size": 4,
+    "max_steps": 12,
+    "learning_rate": 3e-3,
+    "warmup_steps": 2,
+    "logging_steps": 2,
+    "save_steps": 4,
+    "max_tokens": 64,
+}
 ANSWERS = ("answer1", "answer2", "answer3", "answer4")
 
 
@@ -125,3 +137,21 @@ def config(trained: Path, questions: Path, tmp_path: Path) -> Any:
 def moslora_command() -> list[str]:
     """The command line of `moslora`, for a process of its own."""
     return [sys.executable, "-c", "import sys; from moslora.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture(scope="session")
+def small_config(tiny_model: Path, questions: Path) -> Any:
+    """Settings of a training run of some seconds."""
+    from moslora.tasks.commonsense.config import CommonsenseTrainConfig
+
+    return CommonsenseTrainConfig(model=str(tiny_model), data=(str(questions / "train.json"),), **SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_run(small_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of these settings, undisturbed."""
+    from moslora.tasks.commonsense.train import train
+
+    folder = tmp_path_factory.mktemp("small") / "run"
+    train(small_config, folder)
+    return folder

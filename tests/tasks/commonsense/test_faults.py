@@ -12,7 +12,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-import safetensors.torch
 import torch
 import transformers
 
@@ -22,29 +21,18 @@ from moslora.resume import COMPLETE
 from moslora.tasks import guarded
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig
 from moslora.tasks.commonsense.train import train
-from tests.tasks.commonsense.test_train import SMALL, _arguments
+from tests.helpers import adapter_weights, command_line
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
-def config(tiny_model, questions):
-    return CommonsenseTrainConfig(model=str(tiny_model), data=(str(questions / "train.json"),), **SMALL)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(config, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(config, folder)
-    return folder
-
-
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(folder / "adapter" / "adapter_model.safetensors")
+def config(small_config):
+    return small_config
 
 
 def _same(one: Path, other: Path) -> bool:
-    weights = _weights(one), _weights(other)
+    weights = adapter_weights(one), adapter_weights(other)
     return weights[0].keys() == weights[1].keys() and all(
         torch.equal(weights[0][key], weights[1][key]) for key in weights[0]
     )
@@ -78,7 +66,7 @@ def _at_call(monkeypatch: pytest.MonkeyPatch, number: int, change) -> list[list[
 
 @pytest.mark.parametrize("step", [1, 5, 11])
 def test_sigterm_saves_and_stops_and_the_same_command_ends_with_the_same_bits(
-    config, undisturbed, tmp_path, monkeypatch, step
+    config, small_run, tmp_path, monkeypatch, step
 ):
     out = tmp_path / "run"
     _interrupted(config, out, monkeypatch, step)
@@ -89,13 +77,15 @@ def test_sigterm_saves_and_stops_and_the_same_command_ends_with_the_same_bits(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     train(config, out)
     assert runs.read_json(out / "run.json")["resumed_from_steps"] == [step]
-    assert _same(out, undisturbed)
+    assert _same(out, small_run)
 
 
 def test_the_command_ends_with_the_code_of_the_signal(config, tmp_path, moslora_command):
     out = tmp_path / "run"
     long = dataclasses.replace(config, max_steps=5000, save_steps=1000)
-    process = subprocess.Popen([*moslora_command, *_arguments(long, out)], stderr=subprocess.PIPE, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        [*moslora_command, *command_line("commonsense", long, out)], stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").exists():
         assert process.poll() is None, process.stderr.read().decode()[-2000:]
@@ -110,7 +100,7 @@ def test_the_command_ends_with_the_code_of_the_signal(config, tmp_path, moslora_
 
 @pytest.mark.parametrize("damage", ["flipped bit", "cut", "missing", "empty"])
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(
-    config, undisturbed, tmp_path, monkeypatch, damage
+    config, small_run, tmp_path, monkeypatch, damage
 ):
     out, draw = tmp_path / "run", Random(damage)
     _interrupted(config, out, monkeypatch, 9)  # checkpoints after 8 and 9
@@ -129,7 +119,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(
     with pytest.warns(MoSLoRAWarning, match=rf"checkpoint-9 is damaged.*{path.name}"):
         train(config, out)
     assert runs.read_json(out / "run.json")["resumed_from_steps"] == [8]
-    assert _same(out, undisturbed)
+    assert _same(out, small_run)
 
 
 def test_a_loss_that_is_no_number_stops_with_its_step_and_samples_before_the_update(config, tmp_path, monkeypatch):
@@ -205,7 +195,7 @@ def _small_disk(folder: Path, size: str) -> Iterator[None]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
-def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(config, undisturbed, tmp_path):
+def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(config, small_run, tmp_path):
     with _small_disk(tmp_path / "disk", "6m"):
         out, filler = tmp_path / "disk" / "run", tmp_path / "disk" / "filler"
         with filler.open("wb") as file, contextlib.suppress(OSError):
@@ -215,7 +205,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(config, undi
             train(config, out)
         filler.unlink()
         train(config, out)
-        assert _same(out, undisturbed)
+        assert _same(out, small_run)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
@@ -228,11 +218,11 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(config, tmp_
 
 @pytest.mark.slow
 def test_thirty_kills_at_random_moments_lose_nothing(config, tmp_path, moslora_command):
-    """Each process is killed after a random time, and the next one goes on; the last one ends undisturbed."""
+    """Each process is killed after a random time, and the next one goes on; the last one ends small_run."""
     long = dataclasses.replace(config, max_steps=300, save_steps=2, logging_steps=2)
     train(long, tmp_path / "undisturbed")
     out, draw, kills = tmp_path / "run", Random(0), 0
-    command = [*moslora_command, *_arguments(long, out)]
+    command = [*moslora_command, *command_line("commonsense", long, out)]
     while kills < 30:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
         with contextlib.suppress(subprocess.TimeoutExpired):

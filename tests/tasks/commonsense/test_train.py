@@ -10,7 +10,6 @@ from pathlib import Path
 
 import peft
 import pytest
-import safetensors.torch
 import torch
 import transformers
 
@@ -23,50 +22,17 @@ from moslora.tasks.commonsense.data import read_items
 from moslora.tasks.commonsense.model import load_tokenizer
 from moslora.tasks.commonsense.samples import prepare
 from moslora.tasks.commonsense.train import train
-from tests.helpers import relative_difference, run_stock_peft
-
-SMALL = {
-    "rank": 4,
-    "alpha": 8,
-    "batch_size": 8,
-    "micro_batch_size": 4,
-    "max_steps": 12,
-    "learning_rate": 3e-3,
-    "warmup_steps": 2,
-    "logging_steps": 2,
-    "save_steps": 4,
-    "max_tokens": 64,
-}
+from tests.helpers import adapter_weights, command_line, relative_difference, run_stock_peft
 
 
 @pytest.fixture(scope="module")
-def config(tiny_model, questions):
-    return CommonsenseTrainConfig(model=str(tiny_model), data=(str(questions / "train.json"),), **SMALL)
+def config(small_config):
+    return small_config
 
 
 @pytest.fixture(scope="module")
-def finished(config, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "moslora"
-    train(config, folder)
-    return folder
-
-
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(folder / "adapter" / "adapter_model.safetensors")
-
-
-def _arguments(config: CommonsenseTrainConfig, out: Path) -> list[str]:
-    words = ["train", "commonsense", "--out", str(out)]
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        flag = "--" + field.name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(flag if value else "--no-" + field.name.replace("_", "-"))
-        elif isinstance(value, tuple):
-            words += [flag, *value]
-        else:
-            words += [flag, str(value)]
-    return words
+def finished(small_run):
+    return small_run
 
 
 def test_a_run_leaves_its_record_its_adapter_and_the_equal_plain_lora(finished, config):
@@ -117,14 +83,14 @@ def test_stock_peft_computes_the_same_from_the_plain_lora(finished, config, tiny
 def test_the_same_command_twice_gives_the_same_bits_and_another_seed_does_not(finished, config, tmp_path):
     train(config, tmp_path / "again")
     train(dataclasses.replace(config, seed=1), tmp_path / "other")
-    first, again, other = (_weights(folder) for folder in (finished, tmp_path / "again", tmp_path / "other"))
+    first, again, other = (adapter_weights(folder) for folder in (finished, tmp_path / "again", tmp_path / "other"))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not any(torch.equal(first[key], other[key]) for key in first)
 
 
 def test_kill_9_and_the_same_command_again_gives_the_same_bits(finished, config, tmp_path, moslora_command):
     out = tmp_path / "run"
-    command = [*moslora_command, *_arguments(config, out)]
+    command = [*moslora_command, *command_line("commonsense", config, out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
     deadline = time.monotonic() + 120
@@ -145,7 +111,7 @@ def test_kill_9_and_the_same_command_again_gives_the_same_bits(finished, config,
     record = runs.read_json(out / "run.json")
     assert record["status"] == "done"
     assert record["resumed_from_steps"][0] in (4, 8)
-    resumed, straight = _weights(out), _weights(finished)
+    resumed, straight = adapter_weights(out), adapter_weights(finished)
     assert all(torch.equal(resumed[key], straight[key]) for key in straight)
     losses = [[row.get("loss") for row in runs.read_rows(folder / "metrics.jsonl")] for folder in (out, finished)]
     assert losses[0] == losses[1]
@@ -251,7 +217,7 @@ def test_missing_data_is_refused_before_training(config, tmp_path):
 def test_identity_mixer_and_lora_start_from_the_same_factors(config, tmp_path):
     for method in ("lora", "moslora"):
         train(dataclasses.replace(config, method=method, max_steps=1, learning_rate=1e-30), tmp_path / method)
-    lora, moslora = (_weights(tmp_path / method) for method in ("lora", "moslora"))
+    lora, moslora = (adapter_weights(tmp_path / method) for method in ("lora", "moslora"))
     for key, value in lora.items():
         assert torch.equal(value, moslora[key.replace("lora_A.weight", "lora_A.raw")]), key
 

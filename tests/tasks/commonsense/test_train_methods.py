@@ -13,18 +13,17 @@ import transformers
 from moslora import methods, runs
 from moslora.errors import ConfigError
 from moslora.tasks import trainer as training
-from moslora.tasks.commonsense.config import CommonsenseEvalConfig, CommonsenseTrainConfig
+from moslora.tasks.commonsense.config import CommonsenseEvalConfig
 from moslora.tasks.commonsense.evaluate import evaluate
 from moslora.tasks.commonsense.model import load_finished
 from moslora.tasks.commonsense.train import train
 from moslora.tasks.models import trained_folder
 from tests.helpers import relative_difference
-from tests.tasks.commonsense.test_train import SMALL
 
 
 @pytest.fixture(scope="module")
-def config(tiny_model, questions):
-    return CommonsenseTrainConfig(model=str(tiny_model), data=(str(questions / "train.json"),), **SMALL)
+def config(small_config):
+    return small_config
 
 
 def _file(folder: Path, **settings: object) -> str:

@@ -8,9 +8,10 @@ import pytest
 import safetensors.torch
 
 from moslora.tasks.vision_language.train import train
+from tests.helpers import command_line
 from tests.tasks.engines import difference, losses, needs_deepspeed, start
 
-from .test_train import _arguments, config  # noqa: F401
+from .test_train import config  # noqa: F401
 
 ENGINES = ["fsdp2", pytest.param("zero2", marks=needs_deepspeed), pytest.param("zero3", marks=needs_deepspeed)]
 
@@ -24,7 +25,7 @@ def test_an_engine_trains_what_one_process_does(engine, config, tmp_path):  # no
         (tmp_path / "images.json").write_text(json.dumps(rows))
         settings = dataclasses.replace(settings, data=(str(tmp_path / "images.json"),))
     train(settings, tmp_path / "one")
-    start(engine, 2, [*_arguments(settings, tmp_path / "two"), "--dropout", "0"])
+    start(engine, 2, command_line("vision-language", settings, tmp_path / "two"))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     assert difference(tmp_path / "two", tmp_path / "one") < 1e-5
     one, two = (safetensors.torch.load_file(tmp_path / run / "projector.safetensors") for run in ("one", "two"))

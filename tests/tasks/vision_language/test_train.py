@@ -21,7 +21,7 @@ from moslora.resume import COMPLETE
 from moslora.tasks.vision_language.config import VisionLanguageTrainConfig
 from moslora.tasks.vision_language.model import load_finished
 from moslora.tasks.vision_language.train import load_adapted, train
-from tests.helpers import relative_difference, run_stock_peft
+from tests.helpers import adapter_weights, command_line, relative_difference, run_stock_peft
 
 from .conftest import IMAGE_SIZE, IMAGE_TOKENS
 
@@ -55,8 +55,7 @@ def finished(config, tmp_path_factory) -> Path:
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    found = safetensors.torch.load_file(folder / "adapter" / "adapter_model.safetensors")
-    return found | safetensors.torch.load_file(folder / "projector.safetensors")
+    return adapter_weights(folder) | safetensors.torch.load_file(folder / "projector.safetensors")
 
 
 def _logits(model: torch.nn.Module) -> torch.Tensor:
@@ -66,14 +65,6 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
     pictures = torch.randn(2, 3, IMAGE_SIZE, IMAGE_SIZE, generator=draw)
     with torch.no_grad():
         return model.eval()(input_ids=tokens, pixel_values=pictures).logits
-
-
-def _arguments(config: VisionLanguageTrainConfig, out: Path) -> list[str]:
-    words = ["train", "vision-language", "--out", str(out), "--model", config.model, "--images", config.images]
-    words += ["--data", *config.data]
-    for name in SMALL:
-        words += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
-    return words
 
 
 def test_a_run_records_parts_samples_and_data(finished, config):
@@ -130,7 +121,7 @@ def test_stock_peft_computes_the_same_from_the_plain_lora(finished, config, tiny
 @pytest.mark.slow
 def test_kill_9_and_the_same_command_again_gives_the_same_bits(finished, config, tmp_path, moslora_command):
     out = tmp_path / "run"
-    command = [*moslora_command, *_arguments(config, out)]
+    command = [*moslora_command, *command_line("vision-language", config, out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
     deadline = time.monotonic() + 300
@@ -162,7 +153,11 @@ def _torchrun(config: VisionLanguageTrainConfig, out: Path, *words: str) -> None
     command += ["--no-python", sys.executable, "-c", "import sys; from moslora.cli import main; sys.exit(main())"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *_arguments(config, out), *words], capture_output=True, text=True, env=environment, check=False
+        [*command, *command_line("vision-language", config, out), *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -19,6 +19,7 @@ from PIL import Image
 from ... import runs
 from ...checkpoint import component_folders
 from ...errors import ConfigError, RunError
+from ...locks import lock_folder
 from ..models import resolve_dtype
 from ..progress import progress_bar
 from .attach import load_adapters
@@ -95,7 +96,7 @@ def _draw_run(config: SubjectGenerateConfig, run: Path, record: dict[str, Any]) 
     folder, prompts = results_folder(config, run), _prompts(config, record)
     size = _size(config.size, record["config"]["resolution"])
     folder.mkdir(parents=True, exist_ok=True)
-    lock = runs.lock_folder(folder)
+    lock = lock_folder(folder)
     try:
         _record_settings(config, folder, record, size, run)
         done = _drawn(folder, prompts)

@@ -12,9 +12,9 @@ from accelerate.state import AcceleratorState
 from ... import runs
 from ...resume import Checkpoints
 from ..failures import explained
-from ..guarded import finite_gradients, forget_skipped, refusal, skip_update
+from ..guarded import is_left_out
 from ..progress import progress_bar
-from ..stopping import StopSignals, any_process
+from ..stopping import StopSignals
 from ..trainer import newest_sound_checkpoint
 from .attach import Adapted, create_optimizer, trained
 from .checkpoints import load_checkpoint, save_checkpoint
@@ -103,11 +103,12 @@ class Loop:
                         bar.update(task, note=f"loss {row['loss']:.4f}", refresh=True)
                 bar.update(task, completed=done)
                 after_step(done)
-                stops = signals.wanted() and done < total
-                if stops or (done % self.config.save_steps == 0 and done < total):
-                    self._save(done)
-                if stops:
-                    signals.stop(done)
+                if done < total:
+                    stops = signals.wanted()
+                    if stops or done % self.config.save_steps == 0:
+                        self._save(done)
+                    if stops:
+                        signals.stop(done)
         return done
 
     def micro_batches(self, step: int, *, whole: bool = False) -> list[tuple[PictureSet, MicroBatch]]:
@@ -147,7 +148,17 @@ class Loop:
             self.accelerator.backward(pictures.weight * losses.sum() / self.config.batch_size)
         self._add_up_gradients()
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm or math.inf)
-        if left_out := self._left_out(step, bad, seen):
+        left_out = is_left_out(
+            self.run,
+            step + 1,
+            bad=bad,
+            seen=seen,
+            whose="{}",
+            parameters=self.parameters.values(),
+            scaled=self.accelerator.scaler is not None,
+            skip=self.config.skip_nonfinite,
+        )
+        if left_out:
             self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.step()
         self.scheduler.step()
@@ -157,25 +168,6 @@ class Loop:
         sums = self._over_processes(sums)
         loss = sum(weights[stream] * value for stream, value in sums.items())
         return {"loss": loss, **{f"{stream}_loss": value for stream, value in sums.items()}, "grad_norm": float(norm)}
-
-    def _left_out(self, step: int, bad: list[str], seen: list[str]) -> bool:
-        """Whether this update has to be left out. Raises RunError unless the settings allow that.
-
-        Args:
-            step: from 0.
-            bad: pictures whose loss is not a number.
-            seen: all pictures of the step.
-        """
-        # A gradient scaler expects such gradients, and skips their updates itself.
-        sound = not bad and (self.accelerator.scaler is not None or finite_gradients(self.parameters.values()))
-        if not any_process(not sound):
-            return False
-        what = f"{'loss' if bad or sound else 'gradient'} is not a finite number"
-        names = sorted({*(bad or seen)})
-        if not self.config.skip_nonfinite:
-            raise refusal(self.run, step + 1, what, ", ".join(names))
-        skip_update(self.run, step + 1, what, names)
-        return True
 
     def _add_up_gradients(self) -> None:
         """Give every process the sum of all gradients, in one message."""
@@ -232,5 +224,4 @@ class Loop:
                 self.accelerator.scaler.load_state_dict(states["scaler"])
         if self.run.resumed:
             self.run.rewind(states["step"])
-        forget_skipped(self.run, states["step"])
         return int(states["step"])
