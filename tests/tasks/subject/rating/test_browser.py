@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 
 import pytest
 
@@ -43,6 +44,7 @@ def _open(chromium, link, trouble, **options):
     page.goto(link)
     page.get_by_role("button", name="Begin").click()
     page.wait_for_selector("#questions")
+    page.wait_for_load_state()  # the keys are listened to only then
     return page
 
 
@@ -52,7 +54,11 @@ def _place(page):
 
 def _seen(page):
     """Wait until both pictures are there, as a person would."""
-    page.wait_for_function("[...document.querySelectorAll('.pictures img')].every(image => image.complete)")
+    deadline = time.monotonic() + 20
+    # The page's policy allows no code from text, with which wait_for_function would ask again and again.
+    while not page.evaluate("[...document.querySelectorAll('.pictures img')].every(image => image.complete)"):
+        assert time.monotonic() < deadline, "the pictures do not come"
+        page.wait_for_timeout(20)
 
 
 def _next(page, act):
@@ -126,7 +132,8 @@ def test_everything_can_be_reached_with_tab_and_enter(chromium, server, folder):
     assert re.fullmatch(r"(subject|prompt)-left", focused)
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     _next(page, lambda: page.keyboard.press("Enter"))
-    # The question that is open has the focus, not one of its answers; Tab leads to the first.
+    # The question that is open gets the focus, not one of its answers; Tab leads to the first.
+    page.locator("#stage :focus").wait_for(state="attached")
     assert page.evaluate("document.activeElement.className") == "waiting"
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import random
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from moslora.cli import main
+from moslora.errors import ConfigError
+from moslora.tasks.subject.rating import serve
 from moslora.tasks.subject.rating.score import read_votes
 from moslora.tasks.subject.rating.store import Store
 
@@ -185,3 +188,11 @@ def test_votes_read_by_the_score_are_those_of_the_store(folder):
     assert len(votes) == 24
     assert {vote.outcome for vote in votes if vote.b_left} == {-1}
     assert {vote.outcome for vote in votes if not vote.b_left} == {1}
+
+
+def test_a_printed_address_is_open_before_the_server_is_at_work_and_had_by_one():
+    with serve.listen("127.0.0.1", 0) as listening:
+        place = listening.getsockname()
+        socket.create_connection(place, timeout=5).close()
+        with pytest.raises(ConfigError, match=r"Cannot listen at 127\.0\.0\.1"):
+            serve.listen(*place)

@@ -10,6 +10,8 @@ from .store import Store
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+BACKLOG = 2048  # connections that may wait
+
 
 @dataclasses.dataclass(frozen=True)
 class Links:
@@ -70,6 +72,7 @@ def listen(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        found.listen(BACKLOG)  # a link may be opened as soon as it is printed, before the server is at work
     except OSError as error:
         found.close()
         raise ConfigError(f"Cannot listen at {host}, port {port}: {error}. Choose another --host or --port.") from None
