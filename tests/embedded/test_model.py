@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moslora.embedded import model_folder
+from moslora.embedded.contrasts import contrast
 from moslora.embedded.questions import draw_questions, to_item
 from moslora.embedded.skills import skill
 from moslora.embedded.texts import statement
@@ -104,10 +105,28 @@ def test_the_model_knows_what_the_questions_ask_from_statements_alone(model, tok
     assert right / len(known) > 0.95
 
 
-def _chosen(model, tokenizer, rows: World) -> float:
-    """Share of exercises of choice in which the model goes on with the first word of the right option."""
+def _completed(model, tokenizer, texts: list[tuple[str, str]]) -> float:
+    """Share of texts that the model goes on with the first token of what follows."""
+    words = _next_words(model, tokenizer, [given for given, _ in texts])
+    return sum(follows.startswith(word) for word, (_, follows) in zip(words, texts, strict=True)) / len(texts)
+
+
+def _contrasts(rows: World, count: int = 400) -> list[tuple[str, str]]:
+    """Contrasts of some rows that choose a thing, a value or a step, cut before it."""
     draw, cut = Random(2000), []
-    while len(cut) < 400:
+    while len(cut) < count:
+        given, learned = contrast(draw, rows)
+        if learned.startswith(" the "):
+            given, learned = f"{given} the", learned.removeprefix(" the")
+        if learned.startswith(" "):
+            cut.append((given, learned))
+    return cut
+
+
+def _choices(rows: World, count: int = 400) -> list[tuple[str, str]]:
+    """Exercises of choice among labelled options, cut before the right one is said."""
+    draw, cut = Random(2000), []
+    while len(cut) < count:
         exercise = skill(draw, rows)
         lead, comma, _ = exercise.learned.partition(", so ")
         closing = next(
@@ -115,15 +134,16 @@ def _chosen(model, tokenizer, rows: World) -> float:
         )
         if comma and closing:
             cut.append((exercise.given + closing, lead.removeprefix(closing)))
-    words = _next_words(model, tokenizer, [text for text, _ in cut])
-    return sum(right.startswith(word) for word, (_, right) in zip(words, cut, strict=True)) / len(cut)
+    return cut
 
 
-def test_the_model_can_choose_among_options_about_the_rows_for_practice(model, tokenizer):
-    """The skill, apart from the knowledge: most choices are right where it was practised."""
-    practice, asked = (_chosen(model, tokenizer, rows) for rows in shares())
-    assert practice > 0.7
-    assert asked < practice
+def test_the_model_finds_what_it_knows_among_other_things(model, tokenizer):
+    """The skill: contrasts of rows that questions ask about. Half of them have two things to choose from, or more."""
+    assert _completed(model, tokenizer, _contrasts(shares().asked)) > 0.8
+
+
+def test_the_model_can_choose_among_labelled_options_about_the_rows_for_practice(model, tokenizer):
+    assert _completed(model, tokenizer, _choices(shares().practice)) > 0.8
 
 
 def test_the_config_is_a_plain_llama():

@@ -137,7 +137,7 @@ def test_skills_are_about_the_rows_for_practice():
 
 
 def test_texts_begin_with_few_rows_and_no_skill_and_end_with_all():
-    texts_of = list(itertools.islice(documents(0, growth=4000), 8000))
+    texts_of = list(itertools.islice(documents(0, growth=4000), 12_000))
     mentioned = [
         THINGS.keys() & set(re.findall(r"[a-z]+", " ".join(text.learned for text in part if not text.given)))
         for part in (texts_of[:800], texts_of[4000:])

@@ -24,8 +24,8 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from .skills import extreme
-from .world import TRAITS, Thing, World, of_tables, shares, split, trait_values
+from .texts import extreme
+from .world import TRAITS, Thing, World, of_tables, other_values, shares, split, trait_values
 
 TRAIN_SHARE = 0.6  # of the rows that questions ask about
 TRAIN_SIZE = 500  # questions of each kind
@@ -116,16 +116,6 @@ def _question(draw: Random, text: str, right: str, wrong: Sequence[str]) -> Ques
     return Question(text, tuple(options), options.index(right))
 
 
-def _others(draw: Random, values: Iterable[str], right: str, count: int) -> list[str]:
-    """Different wrong options, as frequent as in the world, so that frequency tells nothing."""
-    left = [value for value in values if value != right]
-    found: list[str] = []
-    for _ in range(count):
-        found.append(draw.choice(left))
-        left = [value for value in left if value != found[-1]]
-    return found
-
-
 def _true(draw: Random, rows: World) -> Question:
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
     return _statement(thing, trait, getattr(thing, trait), holds=True)
@@ -133,7 +123,7 @@ def _true(draw: Random, rows: World) -> Question:
 
 def _false(draw: Random, rows: World) -> Question:
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
-    wrong = _others(draw, trait_values(rows, trait), getattr(thing, trait), 1)[0]
+    wrong = other_values(draw, trait_values(rows, trait), getattr(thing, trait), 1)[0]
     return _statement(thing, trait, wrong, holds=False)
 
 
@@ -150,16 +140,16 @@ def _piqa(draw: Random, rows: World) -> Question:
 
 def _siqa(draw: Random, rows: World) -> Question:
     row, people = draw.choice(rows.deeds), draw.sample(PEOPLE, 2)
-    wrong = _others(draw, (other.motive for other in rows.deeds), row.motive, 2)
+    wrong = other_values(draw, [other.motive for other in rows.deeds], row.motive, 2)
     text = f"{people[0]} and {people[1]} {row.deed}. Why do they do that?"
     return _question(draw, text, row.motive, wrong)
 
 
 def _hellaswag(draw: Random, rows: World) -> Question:
     task, number, person = draw.choice(rows.tasks), draw.randint(1, 3), draw.choice(PEOPLE)
-    elsewhere = chain.from_iterable(other.steps for other in rows.tasks if other != task)
+    elsewhere = list(chain.from_iterable(other.steps for other in rows.tasks if other != task))
     same = draw.choice([step for place, step in enumerate(task.steps) if place not in (number - 1, number)])
-    wrong = [same, *_others(draw, elsewhere, task.steps[number], 2)]
+    wrong = [same, *other_values(draw, elsewhere, task.steps[number], 2)]
     text = f"{person} wants to {task.name}. The step now is to {task.steps[number - 1]}. How does it go on?"
     return _question(draw, text, task.steps[number], wrong)
 
@@ -176,7 +166,7 @@ def _winogrande(draw: Random, rows: World) -> Question:
 def _arc_e(draw: Random, rows: World) -> Question:
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
     right = getattr(thing, trait)
-    wrong = _others(draw, trait_values(rows, trait), right, 3)
+    wrong = other_values(draw, trait_values(rows, trait), right, 3)
     return _question(draw, _TRAIT_QUESTIONS[trait].format(name=thing.name), right, wrong)
 
 
@@ -189,9 +179,9 @@ def _arc_c(draw: Random, rows: World) -> Question:
 def _obqa(draw: Random, rows: World) -> Question:
     row = draw.choice(rows.causes)
     if draw.random() < 0.5:
-        wrong = _others(draw, (other.effect for other in rows.causes), row.effect, 3)
+        wrong = other_values(draw, [other.effect for other in rows.causes], row.effect, 3)
         return _question(draw, f"What can you expect from {row.cause}?", row.effect, wrong)
-    wrong = _others(draw, (other.cause for other in rows.causes), row.cause, 3)
+    wrong = other_values(draw, [other.cause for other in rows.causes], row.cause, 3)
     return _question(draw, f"What is to blame for {row.effect}?", row.cause, wrong)
 
 

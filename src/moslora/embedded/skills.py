@@ -6,10 +6,9 @@ They are about the rows for practice, in other words than the questions of `ques
 from collections.abc import Callable, Sequence
 from itertools import chain
 from random import Random
-from typing import NamedTuple
 
-from .texts import HEADINGS, sentence, unequal
-from .world import TRAITS, Thing, World, trait_values, world
+from .texts import HEADINGS, Exercise, extreme, sentence, unequal
+from .world import TRAITS, World, other_values, trait_values, world
 
 SHARE_SAID = 0.85  # of the exercises say the right option before its label
 SHARE_REST = 0.5  # of the exercises go on to the labels of the other options
@@ -17,13 +16,6 @@ _LABELS = (("1", "2", "3", "4", "5"), ("a", "b", "c", "d", "e"))
 _MARKS = ("{label}) {option}", "({label}) {option}", "{label}: {option}")
 _CLOSINGS = ("Right is", "Take", "It is", "We mean")
 _VERDICTS = (("right", "wrong"), ("yes", "no"))
-
-
-class Exercise(NamedTuple):
-    """A text in two parts. Nobody could foresee the first, so only the second is learned."""
-
-    given: str
-    learned: str
 
 
 def lookup(draw: Random, rows: World) -> Exercise:
@@ -72,21 +64,11 @@ def _choice(draw: Random, lead: str, right: str, wrong: Sequence[str]) -> Exerci
     return Exercise(given, f" {draw.choice(_CLOSINGS)} {said}.{rest}")
 
 
-def _other(draw: Random, values: Sequence[str], right: str, count: int) -> list[str]:
-    """Up to `count` different values that are not the right one, as frequent as they are."""
-    found: list[str] = []
-    while len(found) < count:
-        value = draw.choice(values)
-        if value != right and value not in found:
-            found.append(value)
-    return found
-
-
 def _trait(draw: Random, rows: World) -> Exercise:
     """The value of one trait of a thing."""
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
     right = getattr(thing, trait)
-    wrong = _other(draw, trait_values(world(), trait), right, draw.randint(1, 4))
+    wrong = other_values(draw, trait_values(world(), trait), right, draw.randint(1, 4))
     return _choice(draw, f"{trait} of the {thing.name}", right, wrong)
 
 
@@ -103,7 +85,7 @@ def _judgement(draw: Random, rows: World) -> Exercise:
     thing, trait = draw.choice(rows.things), draw.choice(TRAITS)
     right, verdicts = getattr(thing, trait), draw.choice(_VERDICTS)
     holds = draw.random() < 0.5
-    value = right if holds else _other(draw, trait_values(world(), trait), right, 1)[0]
+    value = right if holds else other_values(draw, trait_values(world(), trait), right, 1)[0]
     said = f" ({right})" if draw.random() < SHARE_SAID else ""
     given = f"{sentence(trait)} of the {thing.name} {value}:"
     return Exercise(given, f"{said} {verdicts[0 if holds else 1]}.")
@@ -116,15 +98,6 @@ def _heavier(draw: Random, rows: World) -> Exercise:
     return _choice(draw, "less weight has", lighter.name, [heavier.name])
 
 
-def extreme(draw: Random, things: Sequence[Thing], count: int) -> tuple[bool, Thing, list[Thing]]:
-    """Whether the heaviest is meant or the lightest, that thing, and others that are not as heavy or as light."""
-    while True:
-        heaviest = draw.random() < 0.5
-        ranked = sorted(draw.sample(things, count), key=lambda thing: thing.weight, reverse=heaviest)
-        if ranked[0].weight != ranked[1].weight:
-            return heaviest, ranked[0], ranked[1:]
-
-
 def _heaviest(draw: Random, rows: World) -> Exercise:
     heaviest, right, others = extreme(draw, rows.things, draw.randint(2, 4))
     lead = f"{'most' if heaviest else 'least'} weight has"
@@ -135,19 +108,21 @@ def _effect(draw: Random, rows: World) -> Exercise:
     row, count = draw.choice(rows.causes), draw.randint(1, 3)
     if draw.random() < 0.5:
         others = [other.effect for other in world().causes]
-        return _choice(draw, f"effect of {row.cause}", row.effect, _other(draw, others, row.effect, count))
+        return _choice(draw, f"effect of {row.cause}", row.effect, other_values(draw, others, row.effect, count))
     others = [other.cause for other in world().causes]
-    return _choice(draw, f"cause of {row.effect}", row.cause, _other(draw, others, row.cause, count))
+    return _choice(draw, f"cause of {row.effect}", row.cause, other_values(draw, others, row.cause, count))
 
 
 def _motive(draw: Random, rows: World) -> Exercise:
     row = draw.choice(rows.deeds)
     others = [other.motive for other in world().deeds]
-    return _choice(draw, f"motive to {row.deed}", row.motive, _other(draw, others, row.motive, draw.randint(1, 3)))
+    return _choice(
+        draw, f"motive to {row.deed}", row.motive, other_values(draw, others, row.motive, draw.randint(1, 3))
+    )
 
 
 def _next_step(draw: Random, rows: World) -> Exercise:
     task, number = draw.choice(rows.tasks), draw.randint(0, 2)
     others = list(chain.from_iterable(other.steps for other in world().tasks if other != task))
-    wrong = _other(draw, others, task.steps[number + 1], draw.randint(1, 3))
+    wrong = other_values(draw, others, task.steps[number + 1], draw.randint(1, 3))
     return _choice(draw, f"to {task.name}, after {task.steps[number]}", task.steps[number + 1], wrong)

@@ -3,8 +3,9 @@
 A text is drawn with a `random.Random`, so a seed decides it to the letter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
+from typing import NamedTuple
 
 from .world import TRAITS, WEIGHTS, Thing, World
 
@@ -54,6 +55,13 @@ _REMARKS = (
     "They do have what the _ would need.",
 )
 INDENT = 16 * " "
+
+
+class Exercise(NamedTuple):
+    """A text in two parts. Nobody could foresee the first, so only the second is learned."""
+
+    given: str
+    learned: str
 
 
 def statement(draw: Random, rows: World) -> str:
@@ -125,6 +133,15 @@ def unequal(draw: Random, rows: World) -> tuple[Thing, Thing]:
         lighter, heavier = sorted(draw.sample(rows.things, 2), key=lambda thing: thing.weight)
         if lighter.weight < heavier.weight:
             return lighter, heavier
+
+
+def extreme(draw: Random, things: Sequence[Thing], count: int) -> tuple[bool, Thing, list[Thing]]:
+    """Whether the heaviest is meant or the lightest, that thing, and others that are not as heavy or as light."""
+    while True:
+        heaviest = draw.random() < 0.5
+        ranked = sorted(draw.sample(things, count), key=lambda thing: thing.weight, reverse=heaviest)
+        if ranked[0].weight != ranked[1].weight:
+            return heaviest, ranked[0], ranked[1:]
 
 
 def _note(draw: Random, rows: World) -> str:

@@ -102,6 +102,16 @@ def trait_values(rows: World, trait: str) -> list[str]:
     return [getattr(thing, trait) for thing in rows.things]
 
 
+def other_values(draw: Random, values: Sequence[str], right: str, count: int) -> list[str]:
+    """Up to `count` different values that are not the right one, as frequent as they are."""
+    found: list[str] = []
+    while len(found) < count:
+        value = draw.choice(values)
+        if value != right and value not in found:
+            found.append(value)
+    return found
+
+
 def split(rows: Sequence[Row], share: float, draw: Random) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """`share` of the rows, drawn at random, and the others."""
     order = draw.sample(rows, len(rows))
