@@ -82,29 +82,40 @@ def find_base(base: str) -> Base:
     """The base model of this folder or hub id.
 
     Raises:
-        ConfigError: there is no config.
+        ConfigError: there is no config, or none that a model can be made with.
         UnsupportedError: the model is not one of transformers', or its files are quantised.
     """
     try:
         config = transformers.AutoConfig.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # its readers and the hub raise errors of many kinds
+        reason = _reason(error)
         raise ConfigError(f"Cannot read the base model {base} ({reason}): give its folder with --base.") from None
     name = (config.architectures or ["none"])[0]
-    if not hasattr(transformers, name):
-        raise UnsupportedError(f"{base}: its config names the class {name}, which transformers does not have.")
+    model_class = getattr(transformers, str(name), None)
+    if not (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
+        raise UnsupportedError(f"{base}: its config names the class {name}, which is no model of transformers.")
     if getattr(config, "quantization_config", None):
         raise UnsupportedError(
             f"{base}: its weights are quantised on the disk, so a sum would be rounded to their few bits. Give the "
             "model that it was made from with --base."
         )
-    with torch.device("meta"):
-        skeleton = getattr(transformers, name)(config)
+    try:
+        with torch.device("meta"):
+            skeleton = model_class(config)
+    except Exception as error:  # of any kind: the sizes are those of a stranger's file
+        raise ConfigError(
+            f"{base}: {name} cannot be made with this config ({_reason(error)}): config.json is damaged, or is of "
+            "another model. Copy it again."
+        ) from None
     folder = Path(base)
     if not folder.is_dir():
         wanted = [SINGLE, INDEX, "model-*.safetensors", "pytorch_model*", "*.json", *COPIED]
         folder = Path(snapshot_download(base, allow_patterns=wanted))
     return Base(folder, skeleton)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
 def _names(skeleton: nn.Module, keys: Iterable[str]) -> dict[str, str]:

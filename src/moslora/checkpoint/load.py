@@ -1,6 +1,7 @@
 """Adapter folders as PEFT saves them, MoSLoRA and plain LoRA alike, read and checked."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def check_config(path: Path, config: dict[str, Any]) -> None:
             f"{path}: use_bdlora: the factors of BD-LoRA are block-diagonal, which is not supported here. Load the "
             "adapter in Python, and save moslora.to_lora(model)."
         )
+    _check_kinds(path, config)
     for key in ("r", "lora_alpha"):
         value = config.get(key)
         if not isinstance(value, int | float) or not math.isfinite(value):
@@ -66,6 +68,22 @@ def check_config(path: Path, config: dict[str, Any]) -> None:
     for mixer in (config.get("mixer"), *(config.get("mixer_pattern") or {}).values()):
         if kind == "MOSLORA" and mixer not in MIXERS:
             raise CheckpointError(f"{path}: mixer: found {mixer!r}, expected one of {', '.join(MIXERS)}.")
+
+
+def _check_kinds(path: Path, config: dict[str, Any]) -> None:
+    """Raise CheckpointError if a setting that is read here is of another kind than PEFT writes."""
+    for key in ("rank_pattern", "alpha_pattern", "mixer_pattern"):
+        pattern = config.get(key) or {}
+        if not isinstance(pattern, dict):
+            raise CheckpointError(f"{path}: {key}: found {str(pattern)[:80]}, expected an object of patterns.")
+        for each in pattern:
+            try:
+                re.compile(each)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise CheckpointError(f"{path}: {key}: found {each[:80]!r}, no regular expression ({error}).") from None
+    targets = config.get("target_parameters") or []
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise CheckpointError(f"{path}: target_parameters: found {str(targets)[:80]}, expected a list of names.")
 
 
 def build_adapter(file: Path, config: dict[str, Any], tensors: Mapping[str, Tensor]) -> Adapter:

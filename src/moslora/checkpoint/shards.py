@@ -4,6 +4,7 @@ Neither needs more memory than one tensor, so a model of any size can be merged 
 """
 
 import json
+import re
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from .files import read_json, read_pickle, write_json
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 SHARD_BYTES = 5 * 10**9  # as transformers cuts them
+_NAME = re.compile(r"[\w.-]{1,200}\.(safetensors|bin)", re.ASCII)  # of a file beside the index
 
 # The names that safetensors has for dtypes.
 DTYPES = {
@@ -83,7 +85,7 @@ class Weights:
         for file in weight_files(folder):
             self.places |= read_header(file)
         if (folder / INDEX).is_file():
-            missing = read_json(folder / INDEX)["weight_map"].keys() - self.places.keys()
+            missing = weight_map(folder / INDEX).keys() - self.places.keys()
             if missing:
                 raise CheckpointError(
                     f"{folder / INDEX}: names {len(missing)} tensors that are in none of its files, such as "
@@ -101,7 +103,7 @@ class PickledWeights:
 
     def __init__(self, folder: Path) -> None:
         index = folder / PICKLE_INDEX
-        names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [PICKLE]
+        names = sorted(set(weight_map(index).values())) if index.is_file() else [PICKLE]
         self.tensors: dict[str, Tensor] = {}
         for name in names:
             self.tensors |= read_pickle(folder / name)
@@ -114,10 +116,25 @@ class PickledWeights:
         return self.tensors[key]
 
 
+def weight_map(index: Path) -> dict[str, str]:
+    """Key of a tensor -> name of its file, which lies beside the index.
+
+    Raises:
+        CheckpointError: the index is damaged, or names a file somewhere else.
+    """
+    found = read_json(index).get("weight_map")
+    if not isinstance(found, dict) or not all(_NAME.fullmatch(str(name)) for name in found.values()):
+        raise CheckpointError(
+            f"{index}: weight_map: found {str(found)[:80]}, expected for each tensor the name of a file beside it. "
+            "The file is damaged: copy it again."
+        )
+    return found
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder; none if it has no model.safetensors and no index of shards."""
     if (folder / INDEX).is_file():
-        return [folder / name for name in sorted(set(read_json(folder / INDEX)["weight_map"].values()))]
+        return [folder / name for name in sorted(set(weight_map(folder / INDEX).values()))]
     return [folder / SINGLE] if (folder / SINGLE).is_file() else []
 
 

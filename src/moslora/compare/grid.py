@@ -115,10 +115,9 @@ def _load_data(study: Study) -> TrainingSet:
 
 
 def _inputs(study: Study, found: TrainingSet) -> dict[str, Any]:
-    base = model.load_config(study.train.model, study.train.trust_remote_code)
     tests = study.evaluation
     return {
-        "model": model.identity(study.train.model, base),
+        "model": model.identity(study.train.model),
         **found.inputs,
         "tests": {name: runs.file_sha256(benchmark_file(tests.data, name)) for name in tests.benchmarks},
     }

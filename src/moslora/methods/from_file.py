@@ -37,7 +37,7 @@ def read_config(path: str | Path, task_type: str | None = "CAUSAL_LM") -> PeftCo
     path = Path(path)
     settings = _read_object(path)
     kind = settings.get("peft_type")
-    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
         known = ", ".join(sorted(str(getattr(each, "value", each)) for each in PEFT_TYPE_TO_CONFIG_MAPPING))
         raise ConfigError(f"{path}: found peft_type {kind!r}, expected one of {known}.")
     for key in _REMOTE:

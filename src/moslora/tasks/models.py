@@ -1,11 +1,12 @@
 """What is known of a base model before and after training, whatever kind of model it is."""
 
-import json
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import runs
-from ..errors import ConfigError
+from ..errors import ConfigError, MoSLoRAError
 
 if TYPE_CHECKING:
     import torch
@@ -14,17 +15,44 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"  # in the place of a folder or hub id: the small model of the task that comes with the package
 
 
-def identity(model: str, place: str, config: "PretrainedConfig") -> dict[str, Any]:
+def identity(model: str, place: str) -> dict[str, Any]:
     """What a run records of its base model: hashes of a local folder, the commit of a hub model.
 
     Args:
         model: as the user calls it.
-        place: the folder or hub id that it stands for.
-        config: the model's config.
+        place: the folder or hub id that it stands for; the config of a hub model has been fetched.
     """
+    from huggingface_hub import try_to_load_from_cache
+
     if Path(place).is_dir():
         return {"name": model, **runs.fingerprint(Path(place))}
-    return {"name": model, "commit": getattr(config, "_commit_hash", None)}
+    cached = try_to_load_from_cache(place, "config.json")  # .../snapshots/COMMIT/config.json
+    return {"name": model, "commit": Path(cached).parent.name if isinstance(cached, str) else None}
+
+
+@contextlib.contextmanager
+def loading(what: str, place: str, expected: str = "") -> Iterator[None]:
+    """Within the block, what transformers and the hub raise becomes a ConfigError, and a lost network is called that.
+
+    Args:
+        what: is loaded.
+        place: folder or hub id.
+        expected: a sentence that is added where the network is not to blame.
+    """
+    try:
+        yield
+    except MoSLoRAError:
+        raise
+    except (OSError, ValueError, ImportError) as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ConnectionError) or type(cause).__module__.startswith("httpx"):
+                raise ConfigError(
+                    f"Cannot load {what} from {place!r}: no connection to the hub, or it was lost ({cause}). Files "
+                    "that came whole are kept. Repeat the command later, or give the path of a folder instead."
+                ) from error
+            cause = cause.__cause__ or cause.__context__
+        raise ConfigError(f"Cannot load {what} from {place!r}: {error}{expected}") from error
 
 
 def load_config(place: str, trust_remote_code: bool = False) -> "PretrainedConfig":
@@ -35,13 +63,8 @@ def load_config(place: str, trust_remote_code: bool = False) -> "PretrainedConfi
     """
     from transformers import AutoConfig
 
-    try:
+    with loading("a model config", place, f" Expected a folder with config.json, a hub id, or {EMBEDDED}."):
         return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, json.JSONDecodeError) as error:
-        raise ConfigError(
-            f"Cannot read a model config from {place!r}: {error} Expected a folder with config.json, a hub id, or "
-            f"{EMBEDDED}."
-        ) from error
 
 
 def load_tokenizer(place: str, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
@@ -52,10 +75,8 @@ def load_tokenizer(place: str, trust_remote_code: bool = False) -> "PreTrainedTo
     """
     from transformers import AutoTokenizer
 
-    try:
+    with loading("a tokenizer", place):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"Cannot load a tokenizer from {place!r}: {error}") from error
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"The tokenizer of {place!r} has no end-of-text token: set eos_token in its config.")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:

@@ -3,9 +3,12 @@ import gzip
 import json
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from moslora.errors import ConfigError, DataError
+from moslora.tasks.commonsense import data
 from moslora.tasks.commonsense.data import parse_columns, read_items, source_sha256
 from tests.helpers import data_folder
 
@@ -168,6 +171,20 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(tmp_path, name, con
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(DataError, match=message):
+        read_items(path)
+
+
+@pytest.mark.parametrize("name", ["train.json.gz", "train.parquet"])
+def test_a_file_that_unpacks_to_too_much_is_refused_before_it_fills_the_memory(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "MOST_UNPACKED", 1 << 20)
+    path, text = tmp_path / name, "a" * (1 << 21)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(json.dumps([ITEM | {"input": text}]).encode()))
+    else:
+        rows = [ITEM | {"input": f"{number}{text[:4000]}"} for number in range(512)]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    assert path.stat().st_size < 1 << 18
+    with pytest.raises(DataError, match=r"unpacks to .*1,048,576"):
         read_items(path)
 
 

@@ -126,7 +126,7 @@ def test_the_estimate_is_within_a_tenth_of_the_peak_of_real_steps(dtype, kernel,
 
 
 def test_an_unknown_model_says_so(tmp_path):
-    with pytest.raises(ConfigError, match="Cannot read a model config"):
+    with pytest.raises(ConfigError, match="Cannot load a model config"):
         estimate(CommonsenseTrainConfig(model=str(tmp_path)))
 
 

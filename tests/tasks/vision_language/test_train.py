@@ -262,7 +262,7 @@ def test_a_tower_without_mixer_or_without_adapter(config):
         ({"vision_target_modules": ("o_proj",)}, "vision_tower has none of the layers o_proj; it has .*out_proj"),
         ({"max_tokens": IMAGE_TOKENS}, f"max_tokens is {IMAGE_TOKENS}, but an image takes {IMAGE_TOKENS} tokens"),
         ({"projector": "/nowhere"}, "There is no projector at '/nowhere'"),
-        ({"model": "/nowhere"}, "Cannot read a model config from '/nowhere'"),
+        ({"model": "/nowhere"}, "Cannot load a model config from '/nowhere'"),
         ({"deepspeed": "zero9"}, "no DeepSpeed config 'zero9': choose zero2"),
     ],
 )

@@ -22,6 +22,7 @@ Item = dict[str, str]
 
 COLUMNS = ("instruction", "input", "output", "answer")
 HUB = "hf:"
+MOST_UNPACKED = 2**31  # bytes: thirty times the paper's training data
 _HUB_NAME = re.compile(r"hf:(?P<name>[^@]+?)(@(?P<revision>[^:]+))?(:(?P<split>[^:/\\]+))?")
 
 
@@ -103,10 +104,18 @@ def _read_file(path: Path) -> Any:
         )
     try:
         raw = path.read_bytes()
-        return _READERS[suffix](gzip.decompress(raw) if path.suffix == ".gz" else raw)
+        return _READERS[suffix](_unpacked(raw) if path.suffix == ".gz" else raw)
     except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
         hint = " A file with one object a line is named .jsonl." if suffix == ".json" else ""
         raise DataError(f"Cannot read {path}: {error}. Expected a {suffix} file of questions.{hint}") from error
+
+
+def _unpacked(raw: bytes) -> bytes:
+    with gzip.open(io.BytesIO(raw)) as file:
+        found = file.read(MOST_UNPACKED + 1)
+    if len(found) > MOST_UNPACKED:
+        raise ValueError(f"it unpacks to more than {MOST_UNPACKED:,} bytes; if it is what you want, unpack it yourself")
+    return found
 
 
 def _read_lines(raw: bytes) -> list[Any]:
@@ -126,7 +135,11 @@ def _read_table(raw: bytes, delimiter: str) -> list[dict[str, str]]:
 def _read_parquet(raw: bytes) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(io.BytesIO(raw)).to_pylist()
+    file = pyarrow.parquet.ParquetFile(io.BytesIO(raw))
+    size = sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
+    if size > MOST_UNPACKED:
+        raise ValueError(f"it unpacks to {size:,} bytes, more than {MOST_UNPACKED:,}: write it in several files")
+    return file.read().to_pylist()
 
 
 _READERS: dict[str, Callable[[bytes], Any]] = {

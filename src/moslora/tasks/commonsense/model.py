@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
 from .. import models
-from ..models import EMBEDDED, trained_folder
+from ..models import EMBEDDED, loading, trained_folder
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +21,9 @@ def locate(model: str) -> str:
     return model
 
 
-def identity(model: str, config: "PretrainedConfig") -> dict[str, Any]:
+def identity(model: str) -> dict[str, Any]:
     """`models.identity` of a language model."""
-    return models.identity(model, locate(model), config)
+    return models.identity(model, locate(model))
 
 
 def load_config(model: str, trust_remote_code: bool = False) -> "PretrainedConfig":
@@ -46,10 +46,8 @@ def load_base(model: str, dtype: "torch.dtype", trust_remote_code: bool = False)
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    try:
+    with loading("the model", model):
         return AutoModelForCausalLM.from_pretrained(locate(model), dtype=dtype, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"Cannot load the model {model!r}: {error}") from error
 
 
 def empty_model(config: "PretrainedConfig", trust_remote_code: bool = False, **settings: Any) -> "PreTrainedModel":

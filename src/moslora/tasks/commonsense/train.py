@@ -42,7 +42,7 @@ def train(config: CommonsenseTrainConfig, out: Path) -> dict[str, Any]:
     check_launch(config.deepspeed)
     found = load_data(config)
     base_config = model.load_config(config.model, config.trust_remote_code)
-    inputs: dict[str, Any] = {"model": model.identity(config.model, base_config), **found.inputs}
+    inputs: dict[str, Any] = {"model": model.identity(config.model), **found.inputs}
     inputs |= method_input(config.method)
     matched = match_rank(config, base_config)
     with runs.Run.open(out, task=TASK, config=dataclasses.asdict(config), inputs=inputs, seeds=seeds(config)) as run:

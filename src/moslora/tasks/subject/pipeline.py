@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ... import runs
 from ...embedded import diffusion_model_folder
 from ...errors import ConfigError
-from ..models import EMBEDDED
+from ..models import EMBEDDED, loading
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler, DiffusionPipeline
@@ -87,12 +87,10 @@ def load_pipeline(folder: Path, dtype: torch.dtype, vae: str = "") -> "Diffusion
     diffusers = quiet_diffusers()
     pipeline_class = getattr(diffusers, kind(folder))
     extra = {} if "XL" in pipeline_class.__name__ else {"safety_checker": None, "requires_safety_checker": False}
-    try:
+    with loading("the pipeline", str(folder)):
         pipeline = pipeline_class.from_pretrained(folder, dtype=dtype, **extra)
         if vae:
             pipeline.register_modules(vae=_load_vae(diffusers, dtype, vae))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"Cannot load the pipeline {folder}: {error}") from error
     if pipeline.vae.config.force_upcast and dtype != torch.float32:
         # Read again: its weights have been rounded.
         place = (vae,) if vae else (folder, "vae")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
 from .. import models
-from ..models import EMBEDDED, trained_folder
+from ..models import EMBEDDED, loading, trained_folder
 from .projector import PROJECTOR_FILE, load_projector
 from .remote import admit_language_model
 
@@ -28,9 +28,9 @@ def locate(model: str) -> str:
     return model
 
 
-def identity(model: str, config: "PretrainedConfig") -> dict[str, Any]:
+def identity(model: str) -> dict[str, Any]:
     """`models.identity` of a vision-language model."""
-    return models.identity(model, locate(model), config)
+    return models.identity(model, locate(model))
 
 
 def load_config(model: str, trust_remote_code: bool = False) -> "PretrainedConfig":
@@ -57,10 +57,8 @@ def load_processor(model: str, trust_remote_code: bool = False) -> "ProcessorMix
     """
     from transformers import AutoProcessor
 
-    try:
+    with loading("a processor", model):
         processor = AutoProcessor.from_pretrained(locate(model), backend="pil", trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"Cannot load a processor from {model!r}: {error}") from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token"):
         raise ConfigError(
             f"{model!r} has a {type(processor).__name__}: expected a processor of images and texts, such as "
@@ -100,10 +98,8 @@ def load_base(
     settings: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if quantize != "none":
         settings |= {"quantization_config": _quantization(quantize, dtype, double_quantize), "device_map": _device()}
-    try:
+    with loading("the model", model):
         return AutoModelForImageTextToText.from_pretrained(locate(model), **settings)
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"Cannot load the model {model!r}: {error}") from error
 
 
 def _quantization(kind: str, dtype: "torch.dtype", double: bool) -> "BitsAndBytesConfig":

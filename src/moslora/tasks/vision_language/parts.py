@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, UnsupportedError
+from ..models import loading
 
 if TYPE_CHECKING:
     from transformers import LlavaProcessor, PretrainedConfig
@@ -81,10 +82,8 @@ def make_processor(language_model: Path, vision_model: Path, images: ImageSettin
     from transformers import AddedToken, AutoTokenizer, LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    try:
+    with loading("a tokenizer", str(language_model)):
         tokenizer = AutoTokenizer.from_pretrained(language_model)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"Cannot load a tokenizer from {language_model}: {error}") from error
     if IMAGE_TOKEN not in tokenizer.get_vocab():
         tokenizer.add_tokens(AddedToken(IMAGE_TOKEN, special=True, normalized=False), special_tokens=True)
     if tokenizer.pad_token is None:

@@ -44,13 +44,13 @@ def train(config: VisionLanguageTrainConfig, out: Path) -> dict[str, Any]:
     check(config)
     refuse_dtype(config)
     check_launch(config.deepspeed)
-    base_config = model.load_config(config.model, config.trust_remote_code)
+    model.load_config(config.model, config.trust_remote_code)  # refuses what is no model
     world = accelerate.PartialState(cpu=not torch.accelerator.is_available())
     with world.main_process_first():  # the others read what the first has found
         found = load_training_set(config, out / KNOWN_IMAGES)
     if config.train == PROJECTOR:
         found = only_images(found)
-    inputs: dict[str, Any] = {"model": model.identity(config.model, base_config), **found.inputs}
+    inputs: dict[str, Any] = {"model": model.identity(config.model), **found.inputs}
     if config.projector:
         inputs["projector"] = runs.file_sha256(find_projector(config.projector))
     inputs |= method_input(config.method)
