@@ -47,11 +47,15 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+# A file name that is no UTF-8 has lone surrogates in Python. This writes them as JSON escapes, which bring them back.
+_SURROGATES = "backslashreplace"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a crash leaves either the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("w", encoding="utf-8") as file:
+    with unfinished.open("w", encoding="utf-8", errors=_SURROGATES) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -78,7 +82,7 @@ def read_json(path: Path) -> Any:
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add one JSON line per row and bring them to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors=_SURROGATES) as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())
@@ -369,10 +373,11 @@ def _make_writable(folder: Path) -> None:
     """Make the folder, and find out now whether it can be written."""
     probe = folder / f".probe.{os.getpid()}"
     try:
+        str(folder.absolute()).encode()  # safetensors opens no other names
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
         probe.unlink()
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise RunError(f"The run cannot be written into {folder}: {error}. Choose another --out.") from error
 
 

@@ -8,6 +8,7 @@ import ast
 import difflib
 import errno
 import importlib
+import io
 import logging
 import os
 import signal
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     0; 1 for an error of moslora's own; 2 for a wrong command line; 128 and the number of a signal that stopped it.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal has no letters for is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(sys.argv[1:] if arguments is None else arguments)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,9 +217,36 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(config, tmp_
             train(config, tmp_path / "disk" / "run")
 
 
+def test_names_in_other_letters_and_a_locale_of_ascii_change_nothing(config, small_run, tmp_path, moslora_command):
+    data = tmp_path / os.fsdecode("日本 🎻".encode() + b"\xe4.json")  # the last letter is no UTF-8
+    shutil.copyfile(config.data[0], data)
+    out = tmp_path / "Läufe 🎻"
+    command = [*moslora_command, *command_line("commonsense", dataclasses.replace(config, data=(str(data),)), out)]
+    done = subprocess.run(command, capture_output=True, env=ENVIRONMENT | {"LC_ALL": "C"}, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert _same(out, small_run)
+    assert runs.read_json(out / "run.json")["config"]["data"] == [str(data)]
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_refused_before_training(config, tmp_path):
+    with pytest.raises(RunError, match=r"cannot be written into .*surrogates.*another --out"):
+        train(config, tmp_path / os.fsdecode(b"L\xe4ufe"))
+
+
+def test_a_clock_that_runs_backwards_changes_nothing(config, small_run, tmp_path, monkeypatch):
+    """By a day at every look, in a run that is interrupted and resumed."""
+    days, now = iter(range(10**6)), time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86_400 * next(days))
+    _interrupted(config, tmp_path / "run", monkeypatch, step=3)
+    record = train(config, tmp_path / "run")
+    assert next(days) > 2  # it was looked at
+    assert 0 < record["seconds"] < 600
+    assert _same(tmp_path / "run", small_run)
+
+
 @pytest.mark.slow
 def test_thirty_kills_at_random_moments_lose_nothing(config, tmp_path, moslora_command):
-    """Each process is killed after a random time, and the next one goes on; the last one ends small_run."""
+    """Each process is killed after a random time, and the next one goes on."""
     long = dataclasses.replace(config, max_steps=300, save_steps=2, logging_steps=2)
     train(long, tmp_path / "undisturbed")
     out, draw, kills = tmp_path / "run", Random(0), 0

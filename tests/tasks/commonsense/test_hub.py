@@ -1,4 +1,4 @@
-"""A model of the hub: fetched and trained; and a connection that is lost in the middle of its weights."""
+"""A model of the hub: a connection lost in the middle of its weights, then fetched and trained; no secret is kept."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from moslora import runs
 from moslora.embedded import model_folder
 from tests.tasks.hub import COMMIT, hub
 
+SECRETS = {"HF_TOKEN": "hf_very_secret_token", "WANDB_API_KEY": "very_secret_key", "OPENAI_API_KEY": "sk-very-secret"}
 ITEM = {"instruction": "Which?", "input": "", "output": "the correct answer is this"}
 
 
@@ -23,6 +24,7 @@ def train(tmp_path):
     def run(address):
         environment = {
             **os.environ,
+            **SECRETS,
             "HF_ENDPOINT": address,
             "HF_HOME": str(tmp_path / "home"),
             "HF_HUB_DISABLE_XET": "1",
@@ -50,7 +52,12 @@ def test_a_lost_connection_is_called_that_and_the_same_command_goes_on_later(tra
         assert "Cannot load the model from 'stranger/small': no connection to the hub, or it was lost" in lost.stderr
         assert "Traceback" not in lost.stderr
         handler.cut = False
-        assert train(address).returncode == 0
+        done = train(address)
+        assert done.returncode == 0, done.stderr
     record = runs.read_json(tmp_path / "run" / "run.json")
     assert record["status"] == "done"
     assert COMMIT in json.dumps(record)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    for secret in SECRETS.values():
+        assert secret.encode() not in kept
+        assert secret not in lost.stdout + lost.stderr + done.stdout + done.stderr
