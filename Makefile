@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-subject demo-vision test test-all check format clean
+.PHONY: demo demo-subject demo-vision test test-all test-oldest test-newest audit fuzz check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,22 @@ test: $(READY)  ## the default tests: CPU, offline
 test-all: $(READY)  ## every test this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
+test-oldest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-oldest test-newest: $(READY)  ## the default tests with the oldest, or the newest, versions that pyproject.toml allows
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-$(@:test-%=%)
+	$(BIN)/uv pip install --quiet --python .venv-$(@:test-%=%)/bin/python --resolution $(RESOLUTION) --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-$(@:test-%=%)/bin/pytest -n 2 -m "not slow and not network and not gpu"
+
+audit: $(READY)  ## known vulnerabilities of the pinned packages; needs pypi.org
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+fuzz: $(READY)  ## 100,000 damaged files and requests
+	$(BIN)/pip install --quiet --disable-pip-version-check atheris
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --cases 100000
+
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,4 +55,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-newest .mypy_cache .pytest_cache .ruff_cache

@@ -1,7 +1,7 @@
 """From a live MoSLoRA to the plain LoRA that equals it: A := M @ A, at the same rank."""
 
 import dataclasses
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from peft import LoraConfig
@@ -12,8 +12,10 @@ from ..errors import UnsupportedError
 from .config import MosLoraConfig
 from .layers import MixedLayer, forget_mixer, mixed
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def to_lora(model: nn.Module, adapter_name: str | None = None) -> nn.Module:
+
+def to_lora(model: Model, adapter_name: str | None = None) -> Model:
     """Fold the mixers of a model into A, in place, so that its adapters are plain LoRA.
 
     The function of the model stays the same to one rounding: `B @ (M @ A)` for `B @ M @ A`. Its config becomes a
