@@ -106,12 +106,12 @@ def cover(counted: Counted, cases: int, number: int, out: Path) -> None:
             counted.write(out)
             os._exit(0)  # libFuzzer has no other way out
 
-    start = random.Random(number)
-    with tempfile.TemporaryDirectory() as corpus:  # choices that hypothesis could have made, to begin with
-        for each in range(50):
-            (Path(corpus) / str(each)).write_bytes(start.randbytes(400))
-        atheris.Setup([sys.argv[0], corpus, f"-seed={number + 1}", "-max_len=4096", "-verbosity=0"], target)
-        atheris.Fuzz()
+    start, corpus = random.Random(number), out.with_suffix(".corpus")
+    corpus.mkdir()
+    for each in range(50):  # choices that hypothesis could have made, to begin with
+        (corpus / str(each)).write_bytes(start.randbytes(400))
+    atheris.Setup([sys.argv[0], str(corpus), f"-seed={number + 1}", "-max_len=4096", "-verbosity=0"], target)
+    atheris.Fuzz()
 
 
 def survey(names: list[str], cases: int, number: int) -> dict[str, Any]:
@@ -123,8 +123,8 @@ def survey(names: list[str], cases: int, number: int) -> dict[str, Any]:
         for name in track(names, "fuzz"):
             total: Counter[str] = Counter()
             crashes: dict[str, str] = {}
-            for place, engine in enumerate(engines):
-                out = Path(folder) / f"{place}.json"
+            for engine in engines:
+                out = Path(folder) / f"{len(found)}{''.join(engine)}.json"
                 words = ["--one", name, "--out", str(out), "--cases", str(each), "--seed", str(number), *engine]
                 ended = subprocess.run(
                     [sys.executable, "-m", "benchmarks.fuzz", *words], capture_output=True, text=True
@@ -132,7 +132,6 @@ def survey(names: list[str], cases: int, number: int) -> dict[str, Any]:
                 if not out.exists():
                     raise RuntimeError(f"{name}: the process ended with {ended.returncode}: {ended.stderr[-2000:]}")
                 one = json.loads(out.read_text())
-                out.unlink()
                 crashes |= one.pop("crash")
                 total += Counter(one)
             found[name] = {**total, "crash": crashes}
