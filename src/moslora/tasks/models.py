@@ -1,6 +1,7 @@
 """What is known of a base model before and after training, whatever kind of model it is."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+_TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt", ".py")
 EMBEDDED = "embedded"  # in the place of a folder or hub id: the small model of the task that comes with the package
 
 
@@ -70,9 +72,19 @@ def load_config(place: str, trust_remote_code: bool = False) -> "PretrainedConfi
 def load_tokenizer(place: str, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
     """The tokenizer, with a padding token that is not the end-of-text token.
 
+    It is read once for as long as its files stay the same: what `tokenizers` 0.23 remembers of the words it has split
+    is not given back with the tokenizer, and would add up in a process that makes many runs.
+
     Raises:
         ConfigError: no tokenizer there, or one without an end-of-text token.
     """
+    files = (path.stat() for path in sorted(Path(place).glob("*")) if path.suffix in _TOKENIZER_FILES)
+    return _tokenizer(place, trust_remote_code, tuple((file.st_ino, file.st_mtime_ns, file.st_size) for file in files))
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(place: str, trust_remote_code: bool, files: tuple[tuple[int, ...], ...]) -> "PreTrainedTokenizerBase":
+    """`load_tokenizer`; `files` tells one state of the folder from another."""
     from transformers import AutoTokenizer
 
     with loading("a tokenizer", place):

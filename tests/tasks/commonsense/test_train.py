@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -115,6 +116,15 @@ def test_kill_9_and_the_same_command_again_gives_the_same_bits(finished, config,
     assert all(torch.equal(resumed[key], straight[key]) for key in straight)
     losses = [[row.get("loss") for row in runs.read_rows(folder / "metrics.jsonl")] for folder in (out, finished)]
     assert losses[0] == losses[1]
+
+
+def test_a_tokenizer_is_read_once_and_again_when_its_files_have_changed(tiny_model, tmp_path):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    first = load_tokenizer(str(folder))
+    assert load_tokenizer(str(folder)) is first
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 77}))
+    assert load_tokenizer(str(folder)).model_max_length == 77
 
 
 def test_the_best_checkpoint_is_kept_when_asked(config, tiny_model, tmp_path):
