@@ -79,30 +79,23 @@ def _first_that_works(*attempts: Callable[[], object]) -> object:
     return attempts[-1]()
 
 
-def _read_adapter_config(content: bytes, folder: Path) -> None:
-    """Beside the weights that a valid config belongs to, each in turn."""
+def _read_adapter(name: str) -> Callable[[bytes, Path], object]:
+    """Reads one of the two files of an adapter beside the other, valid one, of each kind in turn."""
+    other = WEIGHTS if name == CONFIG else CONFIG
 
-    def read(files: dict[str, bytes]) -> object:
-        (folder / WEIGHTS).write_bytes(files[WEIGHTS])
-        return load_adapter(folder)
+    def read(content: bytes, folder: Path) -> None:
+        def load(files: dict[str, bytes]) -> object:
+            (folder / other).write_bytes(files[other])
+            return load_adapter(folder)
 
-    (folder / CONFIG).write_bytes(content)
-    _first_that_works(*(partial(read, files) for files in _adapters()))
-    with contextlib.suppress(MoSLoRAError):  # plain LoRA cannot hold every layer of the toy
-        export_adapter(folder, folder / "exported")
+        (folder / name).write_bytes(content)
+        _first_that_works(*(partial(load, files) for files in _adapters()))
+        with contextlib.suppress(MoSLoRAError):  # plain LoRA cannot hold every layer of the toy
+            export_adapter(folder, folder / "exported")
+        with contextlib.suppress(MoSLoRAError):  # nor can every layer be added
+            mix_adapters([folder, folder], folder / "mixed")
 
-
-def _read_adapter_weights(content: bytes, folder: Path) -> None:
-    """Beside the config that valid weights belong to, each in turn."""
-
-    def read(files: dict[str, bytes]) -> object:
-        (folder / CONFIG).write_bytes(files[CONFIG])
-        return load_adapter(folder)
-
-    (folder / WEIGHTS).write_bytes(content)
-    _first_that_works(*(partial(read, files) for files in _adapters()))
-    with contextlib.suppress(MoSLoRAError):  # not every layer of the toy can be added
-        mix_adapters([folder, folder], folder / "mixed")
+    return read
 
 
 def _authors() -> list[bytes]:
@@ -327,9 +320,11 @@ def _lines(rows: Sequence[object]) -> list[bytes]:
 
 
 READERS = {
-    "adapter config": Reader(_read_adapter_config, lambda: [each[CONFIG] for each in _adapters()], damage.damaged_json),
+    "adapter config": Reader(
+        _read_adapter(CONFIG), lambda: [each[CONFIG] for each in _adapters()], damage.damaged_json
+    ),
     "adapter weights": Reader(
-        _read_adapter_weights, lambda: [each[WEIGHTS] for each in _adapters()], damage.damaged_safetensors
+        _read_adapter(WEIGHTS), lambda: [each[WEIGHTS] for each in _adapters()], damage.damaged_safetensors
     ),
     "authors' weights": Reader(_import_authors, _authors, damage.damaged_safetensors),
     "projector": Reader(_read_projector, _projectors, damage.damaged_safetensors),
