@@ -1,4 +1,4 @@
-"""Files of strangers are read, or refused in words; nothing crashes, hangs or leaves the folder that it was given."""
+"""Files of strangers are read, or refused in words; nothing crashes."""
 
 import contextlib
 
