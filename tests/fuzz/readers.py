@@ -32,6 +32,7 @@ from moslora.methods.from_file import read_config
 from moslora.recipes import FOLDER, configure, load_recipe
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig
 from moslora.tasks.commonsense.data import read_items
+from moslora.tasks.image_files import read_picture
 from moslora.tasks.subject.config import SubjectTrainConfig
 from moslora.tasks.subject.images import read_image
 from moslora.tasks.subject.prompts import read_prompts
@@ -39,7 +40,7 @@ from moslora.tasks.subject.rating.folders import read_folder
 from moslora.tasks.vision_language.config import VisionLanguageDataConfig, VisionLanguageTrainConfig
 from moslora.tasks.vision_language.evaluation import mathvista, tsv
 from moslora.tasks.vision_language.evaluation.images import decode_image
-from moslora.tasks.vision_language.images import read_picture, to_square
+from moslora.tasks.vision_language.images import to_square
 from moslora.tasks.vision_language.training_set import load_training_set
 
 from ..checkpoint.adapters import adapted_toy

@@ -66,7 +66,7 @@ def print_rows(facts: dict[str, Any]) -> None:
 
 def print_images(facts: dict[str, Any]) -> None:
     """Print images by what is wrong with them and by what is converted as a table."""
-    from ..tasks.vision_language.images import BROKEN, CONVERTED
+    from ..tasks.image_files import BROKEN, CONVERTED
 
     table = _table("images", "")
     table.add_row("different ones named", f"{facts['images']:,}")

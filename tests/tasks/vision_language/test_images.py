@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from moslora import runs
+from moslora.tasks.image_files import BrokenImage, read_picture
 from moslora.tasks.vision_language.image_check import ImageCheck, ImageFacts, count_kinds
-from moslora.tasks.vision_language.images import BrokenImage, mean_colour, pixels, read_picture, to_square
+from moslora.tasks.vision_language.images import mean_colour, pixels, to_square
 from moslora.tasks.vision_language.model import load_processor
 from tests.helpers import data_folder
 

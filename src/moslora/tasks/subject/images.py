@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ... import runs
 from ...errors import DataError
-from ..image_files import FORMATS
+from ..image_files import BrokenImage, read_picture
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 LARGEST_RATIO = 4.0  # of the sides of a bucket
@@ -72,15 +72,9 @@ def read_image(path: Path) -> Image.Image:
         DataError: the file is no image, or is damaged.
     """
     try:
-        with Image.open(path, formats=FORMATS) as file:
-            upright = ImageOps.exif_transpose(file)
-            if upright.has_transparency_data:
-                upright = upright.convert("RGBA")
-                ground = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(ground, upright)
-            return upright.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"Cannot read the picture {path}: {error}. Replace it or remove it from the folder.") from error
+        return read_picture(path).image
+    except BrokenImage as error:
+        raise DataError(f"Cannot read the picture {error} Replace it or remove it from the folder.") from error
 
 
 def bucket_sizes(resolution: int, multiple: int) -> list[Size]:

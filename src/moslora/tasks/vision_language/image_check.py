@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ... import runs
 from ...checkpoint.progress import track
-from .images import BrokenImage, read_picture
+from ..image_files import BrokenImage, read_picture
 
 CHUNK = 512  # images between two writes of what is known
 

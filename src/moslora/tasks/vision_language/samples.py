@@ -14,7 +14,8 @@ from ... import runs
 from ...checkpoint.progress import track
 from ...errors import ConfigError, DataError
 from ..batches import ROWS
-from .images import pixels, read_picture
+from ..image_files import read_picture
+from .images import pixels
 from .prompt import IGNORED, ChatForm, Encoded
 from .training_set import Rows, TrainingSet
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ....errors import DataError
-from ...image_files import FORMATS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,13 +28,14 @@ def open_picture(path: Path, longest: int) -> "Image":
     Raises:
         DataError: it cannot be decoded.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from ...image_files import BrokenImage, read_picture
 
     try:
-        with Image.open(path, formats=FORMATS) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"Cannot read the picture {path}: {error}. Expected a PNG, JPEG, WebP or BMP.") from None
+        picture = read_picture(path).image
+    except BrokenImage as error:
+        raise DataError(f"Cannot read the picture {error} Expected a PNG, JPEG, WebP or BMP.") from None
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return picture
 

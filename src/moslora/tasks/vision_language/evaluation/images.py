@@ -5,7 +5,7 @@ import binascii
 from typing import TYPE_CHECKING
 
 from ....errors import DataError
-from ...image_files import FORMATS
+from ...image_files import FORMATS, MAX_PIXELS, BrokenImage, read_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,8 +22,6 @@ def decode_image(text: str, where: str, max_pixels: int | None = None) -> "Image
     Raises:
         DataError: it is no image that can be used.
     """
-    from ..images import MAX_PIXELS, BrokenImage, read_picture
-
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
