@@ -20,6 +20,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -115,26 +116,27 @@ def cover(counted: Counted, cases: int, number: int, out: Path) -> None:
 
 
 def survey(names: list[str], cases: int, number: int) -> dict[str, Any]:
-    """What came of every reader, each of which runs in processes of its own."""
+    """What came of every reader, each of which runs in processes of its own, as many at a time as there are cores."""
     engines = [[], [COVERAGE]] if importlib.util.find_spec("atheris") else [[]]
     each = -(-cases // (len(names) * len(engines)))
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in track(names, "fuzz"):
-            total: Counter[str] = Counter()
-            crashes: dict[str, str] = {}
-            for engine in engines:
-                out = Path(folder) / f"{len(found)}{''.join(engine)}.json"
-                words = ["--one", name, "--out", str(out), "--cases", str(each), "--seed", str(number), *engine]
-                ended = subprocess.run(
-                    [sys.executable, "-m", "benchmarks.fuzz", *words], capture_output=True, text=True
-                )
-                if not out.exists():
-                    raise RuntimeError(f"{name}: the process ended with {ended.returncode}: {ended.stderr[-2000:]}")
-                one = json.loads(out.read_text())
-                crashes |= one.pop("crash")
-                total += Counter(one)
-            found[name] = {**total, "crash": crashes}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def both(name: str) -> dict[str, Any]:
+            parts = [_apart(name, each, number, engine, Path(folder)) for engine in engines]
+            crashes = {kind: case for part in parts for kind, case in part.pop("crash").items()}
+            return {**sum(map(Counter, parts), Counter()), "crash": crashes}
+
+        return dict(zip(names, track(pool.map(both, names), "fuzz", len(names)), strict=True))
+
+
+def _apart(name: str, cases: int, number: int, engine: list[str], folder: Path) -> dict[str, Any]:
+    """What came of one reader with one engine, in a process of its own."""
+    out = folder / f"{name}{''.join(engine)}.json"
+    words = ["--one", name, "--out", str(out), "--cases", str(cases), "--seed", str(number), *engine]
+    ended = subprocess.run([sys.executable, "-m", "benchmarks.fuzz", *words], capture_output=True, text=True)
+    if not out.exists():
+        raise RuntimeError(f"{name}: the process ended with {ended.returncode}: {ended.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(out.read_text())
     return found
 
 
