@@ -90,7 +90,7 @@ def find_base(base: str) -> Base:
     except Exception as error:  # its readers and the hub raise errors of many kinds
         reason = _reason(error)
         raise ConfigError(f"Cannot read the base model {base} ({reason}): give its folder with --base.") from None
-    name = (config.architectures or ["none"])[0]
+    name = config.architectures[0] if isinstance(config.architectures, list) and config.architectures else "none"
     model_class = getattr(transformers, str(name), None)
     if not (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
         raise UnsupportedError(f"{base}: its config names the class {name}, which is no model of transformers.")

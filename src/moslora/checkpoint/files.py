@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file. Expected a JSON file there: check the path.")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: found {path.stat().st_size} bytes that are not JSON ({error}). Expected a complete JSON object; "
             "the file is damaged or half written: copy or save it again."

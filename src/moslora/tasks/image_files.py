@@ -68,13 +68,15 @@ def read_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Pi
             kinds = _kinds(image)
             image.load()
             return Picture(_rgb(ImageOps.exif_transpose(image)), kinds)
+    except BrokenImage:
+        raise
     except FileNotFoundError:
         raise _broken("missing", name) from None
     except Image.DecompressionBombError as error:
         raise _broken("huge", name, str(error)) from error
     except UnidentifiedImageError:
         raise _broken("not-an-image", name) from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:  # Pillow's decoders raise all of these
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
         raise _broken("truncated", name, str(error)) from error
 
 

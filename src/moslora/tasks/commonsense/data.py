@@ -105,7 +105,7 @@ def _read_file(path: Path) -> Any:
     try:
         raw = path.read_bytes()
         return _READERS[suffix](_unpacked(raw) if path.suffix == ".gz" else raw)
-    except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error, csv.Error) as error:
         hint = " A file with one object a line is named .jsonl." if suffix == ".json" else ""
         raise DataError(f"Cannot read {path}: {error}. Expected a {suffix} file of questions.{hint}") from error
 

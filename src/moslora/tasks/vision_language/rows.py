@@ -6,6 +6,7 @@ A row is `{"id": ..., "image": PATH, "conversations": [{"from": "human", "value"
 
 import codecs
 import json
+import os
 from array import array
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
@@ -55,7 +56,7 @@ class RowFile:
             for start, length in places:
                 self._starts.append(start)
                 self._lengths.append(length)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"Cannot read {path}: {error}. Expected rows of LLaVA's form.") from error
         if not self._starts:
             raise DataError(f"{path} holds no rows.")
@@ -99,9 +100,13 @@ def parse_row(row: Any) -> Talk:
 
 
 def _stays_inside(path: str) -> bool:
-    """Whether a path, joined to a folder on any system, leads nowhere but below it."""
+    """Whether a path, joined to a folder on any system, leads nowhere but below it, and can be the name of a file."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
     place = PureWindowsPath(path)  # knows both kinds of slashes
-    return not (place.drive or place.root or ".." in place.parts)
+    return not (place.drive or place.root or ".." in place.parts or "\0" in path)
 
 
 def _turn(entry: Any) -> Turn:

@@ -79,14 +79,15 @@ def _picture(folder: Path, row: dict[str, Any], number: int) -> Picture:
     try:
         path = folder / str(row["file"])
         picture = Picture(path, int(row["prompt_index"]), str(row["prompt"]), int(row["seed"]))
-    except (KeyError, TypeError, ValueError) as error:
+        is_inside, is_there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+    except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
         raise DataError(
-            f"Line {number} of {folder / INDEX} cannot be used ({type(error).__name__}: {error}): expected "
+            f"Line {number} of {folder / INDEX} cannot be used ({type(error).__name__}: {str(error)[:200]}): expected "
             '{"file": ..., "prompt_index": ..., "prompt": ..., "seed": ...}.'
         ) from None
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not is_inside:
         raise DataError(f"Line {number} of {folder / INDEX} names {row['file']!r}, which is not inside {folder}.")
-    if not path.is_file():
+    if not is_there:
         raise DataError(f"Line {number} of {folder / INDEX} names {row['file']!r}, which is not there.")
     return picture
 
