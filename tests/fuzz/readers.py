@@ -32,9 +32,8 @@ from moslora.methods.from_file import read_config
 from moslora.recipes import FOLDER, configure, load_recipe
 from moslora.tasks.commonsense.config import CommonsenseTrainConfig
 from moslora.tasks.commonsense.data import read_items
-from moslora.tasks.image_files import read_picture
+from moslora.tasks.image_files import read_image, read_picture
 from moslora.tasks.subject.config import SubjectTrainConfig
-from moslora.tasks.subject.images import read_image
 from moslora.tasks.subject.prompts import read_prompts
 from moslora.tasks.subject.rating.folders import read_folder
 from moslora.tasks.vision_language.config import VisionLanguageDataConfig, VisionLanguageTrainConfig
@@ -308,7 +307,7 @@ def _read_generated(content: bytes, folder: Path) -> None:
 
 def _generated() -> list[bytes]:
     rows = [{"file": "0.png", "prompt_index": 0, "prompt": "a dog", "seed": seed} for seed in (0, 1)]
-    return [b"\n".join(map(damage.to_json, rows))]
+    return _lines(rows)
 
 
 def _serve(content: bytes, folder: Path) -> None:

@@ -80,6 +80,18 @@ def read_picture(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Pi
         raise _broken("truncated", name, str(error)) from error
 
 
+def read_image(path: Path) -> Image.Image:
+    """The image of `read_picture` alone, for folders in which every picture is wanted.
+
+    Raises:
+        DataError: the file is no image, or is damaged.
+    """
+    try:
+        return read_picture(path).image
+    except BrokenImage as error:
+        raise DataError(f"Cannot read the picture {error} Replace it or remove it from the folder.") from error
+
+
 def _kinds(image: Image.Image) -> tuple[str, ...]:
     found = {
         "cmyk": image.mode == "CMYK",

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from moslora.errors import CheckpointError, ConfigError, DataError
-from moslora.tasks.subject.images import read_image
+from moslora.tasks.image_files import read_image
 from moslora.tasks.subject.metrics.config import SubjectEvalConfig
 from moslora.tasks.subject.metrics.evaluate import evaluate
 from moslora.tasks.subject.metrics.lpips import Lpips

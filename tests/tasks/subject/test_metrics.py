@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, Dinov2Mod
 from moslora import runs
 from moslora.cli import main
 from moslora.errors import CheckpointError, ConfigError, DataError, RunError, UnsupportedError
-from moslora.tasks.subject.images import read_image
+from moslora.tasks.image_files import read_image
 from moslora.tasks.subject.metrics.backbones import Backbone
 from moslora.tasks.subject.metrics.config import SubjectEvalConfig
 from moslora.tasks.subject.metrics.evaluate import evaluate

@@ -5,8 +5,9 @@ import torch
 from PIL import Image
 
 from moslora.errors import DataError
+from moslora.tasks.image_files import read_image
 from moslora.tasks.subject.draws import draw
-from moslora.tasks.subject.images import Size, bucket_sizes, find_pictures, nearest_bucket, prepare, read_image
+from moslora.tasks.subject.images import Size, bucket_sizes, find_pictures, nearest_bucket, prepare
 from moslora.tasks.subject.pictures import SUBJECT, encode_folder, micro_batches
 from moslora.tasks.subject.pipeline import (
     LatentDistribution,

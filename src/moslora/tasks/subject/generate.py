@@ -20,11 +20,12 @@ from ... import runs
 from ...checkpoint import component_folders
 from ...errors import ConfigError, RunError
 from ...locks import lock_folder
+from ..image_files import read_image
 from ..models import resolve_dtype
 from ..progress import progress_bar
 from .attach import load_adapters
 from .config import SubjectGenerateConfig
-from .images import Size, find_pictures, read_image, save_whole
+from .images import Size, find_pictures, save_whole
 from .pipeline import draw, load_pipeline, locate
 from .prompts import read_prompts, subject_of
 from .sheet import Row, draw_sheet

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ... import runs
 from ...errors import DataError
-from ..image_files import BrokenImage, read_picture
+from ..image_files import read_image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 LARGEST_RATIO = 4.0  # of the sides of a bucket
@@ -63,18 +63,6 @@ def find_pictures(folder: str | Path) -> list[Path]:
 def folder_identity(folder: str | Path) -> dict[str, str]:
     """Name -> SHA-256 of the image files of a folder."""
     return {path.name: runs.file_sha256(path) for path in find_pictures(folder)}
-
-
-def read_image(path: Path) -> Image.Image:
-    """An upright RGB image; transparent parts become white.
-
-    Raises:
-        DataError: the file is no image, or is damaged.
-    """
-    try:
-        return read_picture(path).image
-    except BrokenImage as error:
-        raise DataError(f"Cannot read the picture {error} Replace it or remove it from the folder.") from error
 
 
 def bucket_sizes(resolution: int, multiple: int) -> list[Size]:

@@ -12,7 +12,7 @@ import transformers
 
 from .... import runs
 from ....errors import CheckpointError, ConfigError, UnsupportedError
-from ..images import read_image
+from ...image_files import read_image
 
 # Settings of an image processor that change its result.
 PROCESSING = ("do_", "image_processor_type", "size", "crop_size", "resample", "image_mean", "image_std")

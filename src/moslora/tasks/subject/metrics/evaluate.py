@@ -22,8 +22,8 @@ import numpy as np
 
 from .... import runs
 from ....errors import ConfigError
+from ...image_files import read_image
 from ...progress import progress_bar
-from ..images import read_image
 from .backbones import Backbone, Identity, identify
 from .compare import compare
 from .config import METRICS, SubjectEvalConfig

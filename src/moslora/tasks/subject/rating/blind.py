@@ -5,8 +5,6 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ....errors import DataError
-
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -30,12 +28,9 @@ def open_picture(path: Path, longest: int) -> "Image":
     """
     from PIL import Image
 
-    from ...image_files import BrokenImage, read_picture
+    from ...image_files import read_image
 
-    try:
-        picture = read_picture(path).image
-    except BrokenImage as error:
-        raise DataError(f"Cannot read the picture {error} Expected a PNG, JPEG, WebP or BMP.") from None
+    picture = read_image(path)
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return picture
 
