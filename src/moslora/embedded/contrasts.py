@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from random import Random
 
-from .texts import Exercise, extreme, sentence, unequal
+from .texts import Exercise, extreme, one_of, sentence, unequal
 from .world import TRAITS, World, other_values, trait_values, world
 
 _TRAITS = {
@@ -57,7 +57,7 @@ def contrast(draw: Random, rows: World) -> Exercise:
         _consequence: 6,
         _step: 16,
     }
-    return draw.choices(list(kinds), list(kinds.values()))[0](draw, rows)
+    return one_of(kinds, draw, rows)
 
 
 def _chosen(draw: Random, lead: str, right: str, wrong: Sequence[str], article: str = "") -> Exercise:

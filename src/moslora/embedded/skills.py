@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from random import Random
 
-from .texts import HEADINGS, Exercise, extreme, sentence, unequal
+from .texts import HEADINGS, Exercise, extreme, one_of, sentence, unequal
 from .world import TRAITS, World, other_values, trait_values, world
 
 SHARE_SAID = 0.85  # of the exercises say the right option before its label
@@ -42,7 +42,7 @@ def skill(draw: Random, rows: World) -> Exercise:
         _motive: 8,
         _next_step: 8,
     }
-    return draw.choices(list(kinds), list(kinds.values()))[0](draw, rows)
+    return one_of(kinds, draw, rows)
 
 
 def _listed(draw: Random, options: Sequence[str]) -> tuple[str, tuple[str, ...]]:

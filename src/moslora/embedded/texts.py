@@ -3,9 +3,9 @@
 A text is drawn with a `random.Random`, so a seed decides it to the letter.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from .world import TRAITS, WEIGHTS, Thing, World
 
@@ -64,6 +64,14 @@ class Exercise(NamedTuple):
     learned: str
 
 
+Text = TypeVar("Text")
+
+
+def one_of(kinds: Mapping[Callable[[Random, World], Text], int], draw: Random, rows: World) -> Text:
+    """A text of a kind drawn at random; how often a kind comes is in proportion to its number."""
+    return draw.choices(list(kinds), list(kinds.values()))[0](draw, rows)
+
+
 def statement(draw: Random, rows: World) -> str:
     """One short text of a kind drawn at random, about some of the rows."""
     kinds: dict[Callable[[Random, World], str], int] = {
@@ -77,7 +85,7 @@ def statement(draw: Random, rows: World) -> str:
         _task: 20,
         _remark: 6,
     }
-    return draw.choices(list(kinds), list(kinds.values()))[0](draw, rows)
+    return one_of(kinds, draw, rows)
 
 
 def sentence(text: str) -> str:
