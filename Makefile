@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEFAULT_TESTS := -n 2 -m "not slow and not network and not gpu"
 
 .PHONY: demo demo-subject demo-vision test test-all test-oldest test-newest audit fuzz check format clean
 
@@ -24,7 +25,7 @@ demo-vision: $(READY)  ## LoRA, MoSLoRA and 4-bit QMoSLoRA of the embedded visio
 	OMP_NUM_THREADS=1 $(BIN)/moslora demo vision
 
 test: $(READY)  ## the default tests: CPU, offline
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not network and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(DEFAULT_TESTS)
 
 test-all: $(READY)  ## every test this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
@@ -35,7 +36,7 @@ test-oldest test-newest: $(READY)  ## the default tests with the oldest, or the 
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-$(@:test-%=%)
 	$(BIN)/uv pip install --quiet --python .venv-$(@:test-%=%)/bin/python --resolution $(RESOLUTION) --editable '.[dev]'
-	OMP_NUM_THREADS=1 .venv-$(@:test-%=%)/bin/pytest -n 2 -m "not slow and not network and not gpu"
+	OMP_NUM_THREADS=1 .venv-$(@:test-%=%)/bin/pytest $(DEFAULT_TESTS)
 
 audit: $(READY)  ## known vulnerabilities of the pinned packages; needs pypi.org
 	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
