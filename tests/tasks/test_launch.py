@@ -73,13 +73,18 @@ def test_configs_of_accelerate_that_would_not_happen_are_refused(alone, settings
         check_launch(deepspeed)
 
 
-def test_fsdp2_on_gpus_is_accepted_and_not_for_diffusion(alone):
+def test_fsdp2_on_gpus_is_accepted(alone):
     alone.setattr(torch.accelerator, "is_available", lambda: True)
     for name, value in {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
         alone.setenv(name, value)
     check_launch()
-    with pytest.raises(ConfigError, match="FSDP and DeepSpeed are not for it"):
-        check_launch(data_parallel_only=True)
+
+
+def test_deepspeed_is_refused_by_a_task_that_has_no_use_for_it(alone):
+    for name, value in {"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}.items():
+        alone.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"DeepSpeed is not for this task: .* FSDP2 spreads the frozen weights"):
+        check_launch(has_deepspeed=False)
 
 
 @needs_deepspeed

@@ -22,12 +22,12 @@ LAUNCHERS = ("launch", "accelerate-launch", "accelerate.commands.launch")  # the
 MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # where mpirun's flavours say how many they started
 
 
-def check_launch(deepspeed: str = "", *, data_parallel_only: bool = False) -> None:
+def check_launch(deepspeed: str = "", *, has_deepspeed: bool = True) -> None:
     """Raise ConfigError where the launcher asked for something that would not happen. To be called before loading.
 
     Args:
         deepspeed: the setting of that name.
-        data_parallel_only: whether the task holds whole networks in every process.
+        has_deepspeed: whether the task can use it.
     """
     if "WORLD_SIZE" not in os.environ and any(int(os.environ.get(name, "1")) > 1 for name in MPI):
         raise ConfigError(f"mpirun started several processes, which do not know of each other. Use: {START}")
@@ -37,10 +37,10 @@ def check_launch(deepspeed: str = "", *, data_parallel_only: bool = False) -> No
             f"Start them with: {START}"
         )
     fsdp, plugin = _switched_on("ACCELERATE_USE_FSDP"), _switched_on("ACCELERATE_USE_DEEPSPEED")
-    if data_parallel_only and (fsdp or plugin):
+    if plugin and not has_deepspeed:
         raise ConfigError(
-            "This task keeps whole networks in every process and trains their adapters alone: FSDP and DeepSpeed are "
-            f"not for it. Start it with: {START}"
+            "DeepSpeed is not for this task: only its adapters have gradients and optimizer states, and FSDP2 spreads "
+            f"the frozen weights. Start it with: {START}, or with accelerate and {FOLDER / 'fsdp2.yaml'}."
         )
     if plugin:
         raise ConfigError(

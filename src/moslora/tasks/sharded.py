@@ -20,6 +20,25 @@ def name_layers(accelerator: "Accelerator", model: nn.Module) -> None:
         plugin.transformer_cls_names_to_wrap = sorted(listed & {type(module).__name__ for module in model.modules()})
 
 
+def spread_frozen(model: nn.Module) -> None:
+    """Spread the frozen weights over all processes with FSDP2; what is trained stays whole in each of them.
+
+    Gradients of what is trained are left to the caller, as the checkpoints are, which know of no processes. All
+    processes have to call the model equally often.
+
+    Args:
+        model: whose `_no_split_modules` name the kinds of layers that are spread one by one.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    kinds = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in kinds]
+    for layer in reversed(layers):  # the inner ones first
+        fully_shard(layer, ignored_params=trained)
+    fully_shard(model, ignored_params=trained)
+
+
 def whole_state(module: nn.Module) -> dict[str, Tensor]:
     """The state dict with every tensor whole, on the CPU. All processes have to call it together."""
     parameters = list(module.parameters())

@@ -140,13 +140,15 @@ def test_micro_batches_and_gradient_checkpointing_change_nothing_but_rounding(tr
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
 @pytest.mark.parametrize(("first", "second"), [(2, 2), (2, 1), (1, 2)])
-def test_any_number_of_processes_trains_and_goes_on_with_what_one_trains(trained, tmp_path, first, second):
+def test_any_number_of_processes_trains_and_goes_on_with_what_one_trains(trained, tmp_path, engine, first, second):
     words = ["train", "subject", "--recipe", str(trained / "recipe.toml"), "--out", str(tmp_path / "run")]
-    start("ddp", first, words, stop=4)
-    start("ddp", second, words)
+    start(engine, first, words, stop=4)
+    start(engine, second, words)
     record = runs.read_json(tmp_path / "run" / "run.json")
     assert (record["resumed_from_steps"], record["world"]["processes"]) == ([4], second)
+    assert record["world"]["engine"] == (engine if engine == "fsdp2" or second > 1 else "none")
     assert losses(tmp_path / "run") == pytest.approx(losses(trained), rel=1e-5)
     one, two = weights(trained), weights(tmp_path / "run")
     assert max(relative_difference(one[key], two[key]) for key in one) < 2e-2  # as with other micro-batches

@@ -35,7 +35,7 @@ def new_accelerator(dtype: torch.dtype) -> Accelerator:
 class Loop:
     """Trains the adapters of a run, from its newest complete checkpoint on.
 
-    Every process holds all networks and sees its share of each step's pictures. Their gradients are added up by hand,
+    Every process sees its share of each step's pictures and holds the adapters whole. Gradients are added up by hand,
     since the number of forward passes may differ: pictures of another size need one of their own.
 
     Args:
@@ -63,7 +63,7 @@ class Loop:
         self.accelerator = accelerator
         self.parameters = trained(adapted)
         self.plain_optimizer = create_optimizer(adapted, config)
-        self.optimizer = accelerator.prepare(self.plain_optimizer)
+        self.optimizer = accelerator.prepare_optimizer(self.plain_optimizer)
         self.scheduler = transformers.get_scheduler(
             config.lr_scheduler, self.plain_optimizer, config.warmup_steps, config.max_steps
         )
@@ -136,7 +136,9 @@ class Loop:
         self.objective.train()
         sums = {pictures.stream: 0.0 for pictures in self.sets}
         bad, seen = list[str](), list[str]()
-        for number, (pictures, batch) in enumerate(self.micro_batches(step)):
+        batches = self.micro_batches(step)
+        idle_passes = self._most_passes(len(batches)) - len(batches)
+        for number, (pictures, batch) in enumerate(batches):
             place = f"dropout/{step}/{self.accelerator.process_index}/{number}"
             torch.manual_seed(runs.stream_seed(self.config.seed, place))
             with self.accelerator.autocast():
@@ -146,6 +148,9 @@ class Loop:
             bad += [name for name, loss in zip(names, losses, strict=True) if not loss.isfinite()]
             sums[pictures.stream] += losses.detach().sum().item() / self.config.batch_size
             self.accelerator.backward(pictures.weight * losses.sum() / self.config.batch_size)
+        for _ in range(idle_passes):
+            with self.accelerator.autocast():
+                self.accelerator.backward(0.0 * self.objective(**batch._asdict()).loss)
         self._add_up_gradients()
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm or math.inf)
         left_out = is_left_out(
@@ -168,6 +173,12 @@ class Loop:
         sums = self._over_processes(sums)
         loss = sum(weights[stream] * value for stream, value in sums.items())
         return {"loss": loss, **{f"{stream}_loss": value for stream, value in sums.items()}, "grad_norm": float(norm)}
+
+    def _most_passes(self, own: int) -> int:
+        """Forward passes that this process has to take part in: under FSDP2 each needs the weights of all processes."""
+        if not self.accelerator.is_fsdp2:
+            return own
+        return int(self.accelerator.gather(torch.tensor([own], device=self.accelerator.device)).max())
 
     def _add_up_gradients(self) -> None:
         """Give every process the sum of all gradients, in one message."""

@@ -14,6 +14,7 @@ from ...checkpoint import EXPORTABLE_TYPES, FormatName, export_adapter
 from ...errors import MoSLoRAWarning, UnsupportedError
 from ..launch import announce, check_launch
 from ..models import resolve_dtype
+from ..sharded import spread_frozen
 from ..training import GRADIENT_SAMPLES, method_input, refuse_dtype, seeds
 from .attach import (
     Adapted,
@@ -58,7 +59,7 @@ def train(config: SubjectTrainConfig, out: Path) -> dict[str, Any]:
     check(config)
     check_method(config)
     refuse_dtype(config)
-    check_launch(data_parallel_only=True)
+    check_launch(has_deepspeed=False)
     folder = locate(config.model)
     inputs: dict[str, Any] = {
         "model": identity(config.model, folder, config.vae),
@@ -90,12 +91,16 @@ def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
     if not config.validation_prompts:
         for name in parts(pipeline).keys() - adapted.keys():
             getattr(pipeline, name).to("cpu")  # what was computed with them is kept
+    if accelerator.is_fsdp2:
+        for model in adapted.values():
+            spread_frozen(model.get_base_model())
     loop = Loop(config, objective, adapted, sets, run, accelerator)
     if awaits_gradient(objective):
         steps = range(-(-GRADIENT_SAMPLES // config.batch_size))
         batches = (batch for step in steps for _, batch in loop.micro_batches(step, whole=True))
         initialize_mixer(objective, (batch._asdict() for batch in batches))
-    done = loop.fit(Validation(pipeline, adapted, config, run.folder / "validation"))
+    validation = Validation(pipeline, adapted, config, run.folder / "validation", joint=accelerator.is_fsdp2)
+    done = loop.fit(validation)
     if runs.is_main_process():
         save_adapters(adapted, run.folder)
         _export(adapted, run.folder)

@@ -30,25 +30,34 @@ class Validation:
         adapted: those networks.
         config: all settings.
         folder: RUN/validation.
+        joint: whether a drawing needs every process, since each holds a part of the weights.
     """
 
     def __init__(
-        self, pipeline: "DiffusionPipeline", adapted: Adapted, config: SubjectTrainConfig, folder: Path
+        self,
+        pipeline: "DiffusionPipeline",
+        adapted: Adapted,
+        config: SubjectTrainConfig,
+        folder: Path,
+        *,
+        joint: bool = False,
     ) -> None:
         self.pipeline = pipeline
         self.adapted = adapted
         self.config = config
         self.folder = folder
+        self.joint = joint
 
     def __call__(self, done: int) -> None:
         """Draw, if it is time after this many steps and the pictures are not there already."""
         due = done % self.config.validation_steps == 0 or done == self.config.max_steps
-        if not (due and self.config.validation_prompts and runs.is_main_process()):
+        if not (due and self.config.validation_prompts and (self.joint or runs.is_main_process())):
             return
         paths = [self.folder / f"{done:06d}-{number}.png" for number in range(len(self.config.validation_prompts))]
         if all(path.exists() for path in paths):
             return
-        self.folder.mkdir(exist_ok=True)
+        if runs.is_main_process():
+            self.folder.mkdir(exist_ok=True)
         for model in self.adapted.values():
             model.eval()
         multiple = size_multiple(self.pipeline)
@@ -64,8 +73,10 @@ class Validation:
                     steps=self.config.validation_inference_steps,
                     guidance=self.config.guidance,
                 )[0]
-                save_whole(image, path)
-        self._strip().save(self.folder / STRIP)
+                if runs.is_main_process():
+                    save_whole(image, path)
+        if runs.is_main_process():
+            self._strip().save(self.folder / STRIP)
 
     def _strip(self) -> Image.Image:
         steps = sorted({int(path.name.partition("-")[0]) for path in self.folder.glob("*-0.png")})
