@@ -43,7 +43,7 @@ def die_in_loop(loop):
     def save_and_die(self, done):
         save(self, done)
         if engine == "fsdp2":
-            frozen = [each for each in self.objective.parameters() if not each.requires_grad]
+            frozen = [each for each in self.objective.pipeline.unet.parameters() if not each.requires_grad]
             assert all(isinstance(each, DTensor) for each in frozen), "not sharded"
             assert not any(isinstance(each, DTensor) for each in self.parameters.values()), "adapters are whole"
         die_after(done)

@@ -154,6 +154,28 @@ def test_any_number_of_processes_trains_and_goes_on_with_what_one_trains(trained
     assert max(relative_difference(one[key], two[key]) for key in one) < 2e-2  # as with other micro-batches
 
 
+@pytest.mark.slow
+def test_processes_with_unequal_work_share_their_weights_and_draw_together(sdxl, tmp_path):
+    """Under FSDP2, where one has more sizes of pictures than the other, text encoders learn and pictures are drawn."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, size in enumerate([(64, 32), (32, 64), (48, 48), (64, 32), (64, 32)]):
+        Image.effect_noise(size, 80).convert("RGB").save(images / f"{number}.png")
+    changes = {"train_text_encoders": True, "buckets": True, "batch_size": 4, "max_steps": 4}
+    drawn = {"validation_prompts": ("a dog",), "validation_steps": 4, "validation_inference_steps": 2}
+    train(settings(sdxl, images, **changes, **drawn), tmp_path / "one")
+    start(
+        "fsdp2",
+        2,
+        ["train", "subject", "--recipe", str(tmp_path / "one" / "recipe.toml"), "--out", str(tmp_path / "two")],
+    )
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    one, two = (
+        np.asarray(Image.open(tmp_path / name / "validation" / "000004-0.png")).astype(int) for name in ("one", "two")
+    )
+    assert abs(one - two).max() <= 2
+
+
 def test_only_the_adapters_learn_and_the_prior_is_preserved_by_pictures_of_the_base(sdxl, photographs, tmp_path):
     changes = {"class_prompt": "a photo of a dog", "class_count": 3, "max_steps": 2, "prior_weight": 0.5}
     config = settings(sdxl, photographs, **changes)

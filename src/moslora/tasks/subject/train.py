@@ -92,8 +92,7 @@ def _train(config: SubjectTrainConfig, folder: Path, run: runs.Run) -> None:
         for name in parts(pipeline).keys() - adapted.keys():
             getattr(pipeline, name).to("cpu")  # what was computed with them is kept
     if accelerator.is_fsdp2:
-        for model in adapted.values():
-            spread_frozen(model.get_base_model())
+        spread_frozen(pipeline.unet)  # transformers finds no hidden states in text encoders that are spread
     loop = Loop(config, objective, adapted, sets, run, accelerator)
     if awaits_gradient(objective):
         steps = range(-(-GRADIENT_SAMPLES // config.batch_size))
