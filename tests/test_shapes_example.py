@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from moslora import runs
+from moslora.cli import main
 from tests.helpers import ROOT, data_folder
 
 STEPS = {"above": (-1, 0), "below": (1, 0), "left": (0, -1), "right": (0, 1)}
@@ -68,3 +70,19 @@ def test_the_training_data_are_the_small_set(folder):
     answers = [item["conversations"][1]["value"] for item in items]
     assert (answers.count("true"), answers.count("false")) == (195, 445)
     assert all((folder / "images" / item["image"]).is_file() for item in items)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "moslora"])
+def test_adapters_answer_kinds_of_questions_that_they_were_not_taught(folder, tmp_path, method):
+    """Far above the commonest answer, 61.5 %, and the best answer to each of the 16 kinds of questions, 70.1 %."""
+    data = ["--data", str(folder / "train.json"), "--images", str(folder / "images")]
+    settings = ["--recipe", "vision/embedded", "--set", "epochs=3", "--method", method]
+    assert main(["train", "vision-language", *settings, *data, "--out", str(tmp_path)]) == 0
+    assert (
+        main(["eval", "vision-language", "--run", str(tmp_path), "--data", str(folder), "--benchmarks", "shapes_val"])
+        == 0
+    )
+    scores = runs.read_json(tmp_path / "eval" / "scores.json")["benchmarks"]["shapes_val"]
+    assert scores["n"] == 1024
+    assert scores["interval"][0] > 0.8

@@ -15,7 +15,6 @@ from moslora.embedded.characters import SUBJECT, shared_traits
 from moslora.embedded.diffusion import build, diffusion_model_folder
 from moslora.embedded.diffusion.autoencoder import _normalise, as_pixels, encode
 from moslora.embedded.diffusion.loop import Loop
-from moslora.embedded.diffusion.muon import Muon, orthogonal
 from moslora.embedded.diffusion.parts import LATENT_CHANNELS, TOKENS, new_autoencoder
 from moslora.embedded.diffusion.pictures import MOST_SHARED, SIDE, draw_motif, draw_picture, new_creature
 
@@ -87,29 +86,6 @@ def test_the_build_makes_the_tokenizer_that_is_shipped(tokenizer):
         shipped = CLIPTokenizer.from_pretrained(diffusion_model_folder() / folder)
         assert shipped.get_vocab() == tokenizer.get_vocab()
         assert shipped.model_max_length == TOKENS
-
-
-@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 4, 3, 3)])
-def test_the_orthogonal_update_is_near_that_of_the_singular_value_decomposition(shape):
-    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    left, _, right = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
-    exact, found = left @ right, orthogonal(gradient).flatten(1)
-    assert torch.linalg.svdvals(found).sub(1).abs().max() < 0.35  # the quintic brings them near 1, not to it
-    assert torch.nn.functional.cosine_similarity(exact.flatten(), found.flatten(), dim=0) > 0.97
-
-
-def test_muon_is_torchs_on_matrices():
-    weights = [torch.nn.Parameter(torch.eye(6, 6)) for _ in range(2)]
-    ours = Muon(weights[:1], lr=0.02)
-    theirs = torch.optim.Muon(weights[1:], lr=0.02, weight_decay=0.0)
-    draw = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        gradient = torch.randn(6, 6, generator=draw)
-        for weight, optimizer in zip(weights, (ours, theirs), strict=True):
-            weight.grad = gradient.clone()
-            optimizer.step()
-    # torch computes the update in bfloat16
-    torch.testing.assert_close(weights[0], weights[1], atol=2e-3, rtol=0)
 
 
 def _toy_losses(state, steps, until=None):

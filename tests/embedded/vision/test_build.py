@@ -1,6 +1,5 @@
 """The build script: a seed decides the model, statements are learned as if each were alone, and Muon is Muon."""
 
-import copy
 import itertools
 from random import Random
 
@@ -10,9 +9,9 @@ from safetensors.torch import load_file
 
 from moslora.embedded.scenes import Item, Scene, cell_centre
 from moslora.embedded.vision import build, parts, tower
-from moslora.embedded.vision.muon import Muon, orthogonal
 from moslora.embedded.vision.parts import PATCHES, new_model, new_processor, new_tokenizer
-from moslora.embedded.vision.statements import Statement, statements
+from moslora.embedded.vision.phrases import Statement
+from moslora.embedded.vision.statements import statements
 from moslora.embedded.vision.world import COLOURS, GROUNDS, SHAPES, draw_grid, draw_picture
 
 
@@ -42,11 +41,11 @@ def _pictured(processor, seed: int, count: int) -> tuple[torch.Tensor, list[Stat
 def test_each_statement_is_learned_as_if_it_were_alone_behind_its_picture(processor):
     model, first = new_model(processor.tokenizer, 0).eval(), PATCHES + 1
     pixels, told = _pictured(processor, 3, 4)
-    together = build.to_batch(processor, pixels, [told], 100, Random(0))
+    together, _ = build.to_batch(processor, pixels, [told], 100, Random(0))
     with torch.inference_mode():
         logits = model(**together._asdict()).logits[0]
         for statement in told:
-            ids = [token for part in statement for token in processor.tokenizer(part)["input_ids"]]
+            ids = [token for part in statement[:2] for token in processor.tokenizer(part)["input_ids"]]
             start = _place(together.input_ids[0].tolist(), ids)
             places = [together.position_ids[:, :first], together.position_ids[:, start : start + len(ids)]]
             alone = model(
@@ -63,14 +62,14 @@ def _place(row: list[int], part: list[int]) -> int:
 
 def test_only_what_the_picture_tells_is_learned(processor):
     pixels, told = _pictured(processor, 4, 3)
-    batch = build.to_batch(processor, pixels, [told], 100, Random(0))
+    batch, _ = build.to_batch(processor, pixels, [told], 100, Random(0))
     learned = batch.labels[0][batch.labels[0] != build.IGNORED]
     assert processor.tokenizer.decode(learned) == "".join(f"{statement.learned}</s>" for statement in told)
 
 
 def test_statements_for_which_there_is_no_room_are_left_out_whole(processor):
     pixels, told = _pictured(processor, 4, 8)
-    batch = build.to_batch(processor, pixels, [told], 40, Random(0))
+    batch, _ = build.to_batch(processor, pixels, [told], 40, Random(0))
     assert batch.input_ids.shape[1] <= PATCHES + 1 + 40
     assert batch.input_ids[0, -1] == processor.tokenizer.eos_token_id
 
@@ -112,34 +111,22 @@ def test_a_patch_is_told_by_the_item_that_covers_it_and_by_its_neighbours():
     assert labels[0][two_right : two_right + 2] == [6, 6]
 
 
-def test_a_free_item_belongs_to_every_patch_that_it_covers_enough_of():
-    item = Item(colour="yellow", shape="heart", x=0.5, y=0.17, size=0.34)
+def test_a_free_item_belongs_to_the_patch_of_its_middle():
+    item = Item(colour="yellow", shape="heart", x=0.3, y=0.17, size=0.34)
     labels = tower.patch_labels(Scene(items=(item,), background="sand"))
     heart, nothing = SHAPES.index("heart"), len(SHAPES)
-    assert [row[3] for row in labels] == [nothing, heart, nothing, nothing, nothing, nothing, nothing, nothing, nothing]
+    assert [row[3] for row in labels] == [heart, *[nothing] * 8]
     assert all(row[6:] == [tower.NOT_ASKED] * (2 * len(tower.AROUND)) for row in labels)
 
 
-def test_muon_takes_the_steps_of_torch_to_the_rounding_of_bfloat16():
-    draw = torch.Generator().manual_seed(0)
-    for shape in ((24, 40), (40, 24)):
-        ours = torch.nn.Parameter(torch.randn(shape, generator=draw))
-        theirs = copy.deepcopy(ours)
-        before = ours.detach().clone()
-        optimizers = Muon([ours], lr=0.02), torch.optim.Muon([theirs], lr=0.02, weight_decay=0.0)
-        for _ in range(4):
-            ours.grad = torch.randn(shape, generator=draw)
-            theirs.grad = ours.grad.clone()
-            for optimizer in optimizers:
-                optimizer.step()
-        assert (ours - theirs).norm() < 0.03 * (theirs - before).norm()
-
-
-def test_an_orthogonal_update_keeps_the_singular_vectors():
-    left, _, right = torch.linalg.svd(
-        torch.randn(12, 30, generator=torch.Generator().manual_seed(1)), full_matrices=False
-    )
-    found = orthogonal(left @ torch.diag(torch.linspace(0.2, 3, 12)) @ right)
-    inside = left.T @ found @ right.T
-    assert (inside - torch.diag(inside.diagonal())).abs().max() < 1e-4
-    assert 0.6 < inside.diagonal().min() <= inside.diagonal().max() < 1.3
+def test_meanings_stand_at_the_last_token_of_their_phrases(processor):
+    pixels, told = _pictured(processor, 3, 6)
+    batch, meanings = build.to_batch(processor, pixels, [told], 200, Random(0))
+    phrases = [phrase for statement in told for _, phrase in statement.phrases]
+    assert len(phrases) == len(meanings.tokens) > 4
+    assert meanings.pictures.tolist() == [0] * len(phrases)
+    for phrase, token, cells in zip(phrases, meanings.tokens, meanings.cells, strict=True):
+        assert processor.tokenizer.decode(batch.input_ids[0, : token + 1]).endswith(phrase.words)
+        every = [(row, column) for row in range(3) for column in range(3)]
+        both = [{cell for cell, here in zip(every, part, strict=True) if here} for part in cells.view(2, 9).tolist()]
+        assert both == [phrase.own, phrase.so_far]

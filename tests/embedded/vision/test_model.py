@@ -98,4 +98,4 @@ def test_the_model_knows_what_its_card_says(model, processor):
     for name, share in found.items():
         (line,) = [line for line in card.splitlines() if line.startswith(f"| {name} |")]
         stated = int(line.split("|")[2].strip().removesuffix(" %")) / 100
-        assert abs(share - stated) < 0.12, (name, share, stated)
+        assert abs(share - stated) < 0.2, (name, share, stated)

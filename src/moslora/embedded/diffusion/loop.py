@@ -8,7 +8,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from .muon import Muon
+from ..muon import Muon
 
 WARMUP_STEPS = 30
 DECAY = 0.2  # share of the steps at the end over which the learning rates fall to 0

@@ -1,6 +1,6 @@
 """The small vision-language model that comes with the package, and questions about the scenes it knows.
 
-A LLaVA of 1.6 million parameters, pre-trained by `python -m moslora.embedded.vision.build` on drawn scenes and true
+A LLaVA of 2.1 million parameters, pre-trained by `python -m moslora.embedded.vision.build` on drawn scenes and true
 statements about them. It lets every vision-language command of this package run without network, GPU or account.
 """
 

@@ -3,8 +3,10 @@
     python -m moslora.embedded.vision.build --out DIR
 
 First its vision tower learns to see (`tower.py`), then its projector and language model learn to tell what is there,
-from pictures of drawn scenes and true statements about them (`statements.py`). No question is among them. One core of
-an x86 CPU needs about half an hour.
+from pictures of drawn scenes and true statements about them (`statements.py`). No question is among them. While the
+language model learns, a head that is thrown away afterwards tells at the end of every phrase which cells of the picture
+the words mean: without it, relations between things are hardly learned at all. One core of an x86 CPU needs about half
+an hour.
 """
 
 import argparse
@@ -17,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..scenes import Scene
 from .optimizers import new_optimizers, schedule
 from .parts import PATCHES, new_model, new_processor, new_tokenizer
-from .statements import Statement, statements
-from .tower import largest_item, learn_to_see
+from .phrases import Phrase, Statement
+from .statements import statements
+from .tower import learn_to_see
 from .words import WORDS
 from .world import GRID, draw_picture, draw_world
 
@@ -27,15 +30,15 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
 SEED = 0
-SCENES = 10_000
-STEPS = 2500
+SCENES = 16_000
+STEPS = 3000
 BATCH_SIZE = 32  # pictures
-ROOM = 64  # tokens of the statements about each picture
+ROOM = 96  # tokens of the statements about each picture
 DISTANCE = 48  # tokens between a picture and a statement about it, at most
 FAR = 0.25  # share of the steps over which the distance grows
 MANY = 10  # statements that are drawn, more than there is room for
-EASY = 0.15  # share of the steps at the beginning with easy statements alone
 ECHO_SHARE, ECHO = 0.3, 4  # of the pictures: those with so many words to repeat first, so that any word can be said
+MEANING_LAYER = 4  # of the language model, behind which the meanings of phrases are told; later layers use them
 LEARNING_RATES = 0.02, 3e-3  # of Muon and of AdamW
 IGNORED = -100  # label of what is not to be learned
 
@@ -52,6 +55,7 @@ class Row(NamedTuple):
     labels: list[int]
     parts: list[int]
     places: list[int]
+    phrases: list[tuple[int, Phrase]]  # each behind the index of its last token
 
 
 class Batch(NamedTuple):
@@ -62,6 +66,14 @@ class Batch(NamedTuple):
     labels: "Tensor"  # (BATCH_SIZE, longest row)
     position_ids: "Tensor"  # (BATCH_SIZE, longest row)
     attention_mask: "Tensor"  # (BATCH_SIZE, 1, longest row, longest row), True where a token is seen
+
+
+class Meanings(NamedTuple):
+    """What the phrases of a batch mean, and where they end."""
+
+    pictures: "Tensor"  # (phrases,)
+    tokens: "Tensor"  # (phrases,)
+    cells: "Tensor"  # (phrases, 2 * GRID * GRID), 1.0 where it is: of the phrase itself, then of the statement so far
 
 
 def build(out: Path, steps: int = STEPS, seed: int = SEED, scenes: int = SCENES) -> None:
@@ -86,6 +98,7 @@ def pretrain(
     processor: "LlavaProcessor", steps: int, seed: int = SEED, scenes: int = SCENES
 ) -> "LlavaForConditionalGeneration":
     """A new model that has learned to see, and then, with the vision tower as it is, to say what is there; float32."""
+    import torch
     from rich.progress import track
 
     draw = Random(seed)
@@ -95,11 +108,17 @@ def pretrain(
     model = new_model(processor.tokenizer, seed)
     learn_to_see(model, world, pixels, seed)
     model.model.vision_tower.requires_grad_(False)
-    learning = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    heads = torch.nn.Linear(model.config.text_config.hidden_size, 2 * GRID * GRID)
+    named = [*model.named_parameters(), *((f"heads.{name}", weight) for name, weight in heads.named_parameters())]
+    learning = [(name, weight) for name, weight in named if weight.requires_grad]
     optimizers, schedules = new_optimizers(learning, *LEARNING_RATES, lambda step: schedule(step, steps))
     new_batch = _batches(processor, world, pixels, draw)
     for step in track(range(steps), "tell"):
-        model(**new_batch(step / steps)._asdict()).loss.backward()
+        batch, meanings = new_batch(step / steps)
+        told = model(**batch._asdict(), output_hidden_states=True)
+        states = told.hidden_states[MEANING_LAYER][meanings.pictures, meanings.tokens]
+        wrong = torch.nn.functional.binary_cross_entropy_with_logits(heads(states), meanings.cells)
+        (told.loss + GRID * GRID * wrong).backward()
         for optimizer, each in zip(optimizers, schedules, strict=True):
             optimizer.step()
             optimizer.zero_grad()
@@ -109,31 +128,19 @@ def pretrain(
 
 def _batches(
     processor: "LlavaProcessor", scenes: list[Scene], pixels: "Tensor", draw: Random
-) -> Callable[[float], Batch]:
+) -> Callable[[float], tuple[Batch, Meanings]]:
     """A function from the progress of training, 0 to 1, to a batch of pictures with new statements about them."""
 
-    from torch import tensor
-
-    def batch(progress: float) -> Batch:
+    def batch(progress: float) -> tuple[Batch, Meanings]:
         rows = draw.sample(range(len(scenes)), BATCH_SIZE)
-        told = [list(itertools.islice(statements(draw, scenes[row], progress < EASY), MANY)) for row in rows]
+        told = [list(itertools.islice(statements(draw, scenes[row]), MANY)) for row in rows]
         for some in told:
             if draw.random() < ECHO_SHARE:
                 words = f" {' '.join(draw.sample(WORDS, ECHO))}"
                 some.insert(0, Statement(f"words:{words}:", words))
-        batch = to_batch(processor, pixels[rows], told, ROOM, draw, round(DISTANCE * min(1.0, progress / FAR)))
-        batch.labels[:, 2 : PATCHES + 2] = tensor([_patch_words(processor, scenes[row], draw) for row in rows])
-        return batch
+        return to_batch(processor, pixels[rows], told, ROOM, draw, round(DISTANCE * min(1.0, progress / FAR)))
 
     return batch
-
-
-def _patch_words(processor: "LlavaProcessor", scene: Scene, draw: Random) -> list[int]:
-    """A word to be told at each patch, the colour or the shape of its item: so the language model reads pictures."""
-    trait = draw.choice(("colour", "shape"))
-    items = [largest_item(scene, row, column) for row in range(GRID) for column in range(GRID)]
-    words = [f" {getattr(item, trait)}" if item else " nothing" for item in items]
-    return processor.tokenizer.convert_tokens_to_ids([processor.tokenizer.tokenize(word)[0] for word in words])
 
 
 def to_batch(
@@ -143,8 +150,8 @@ def to_batch(
     room: int,
     draw: Random,
     distance: int = DISTANCE,
-) -> Batch:
-    """Pictures and statements about them, as the model's arguments.
+) -> tuple[Batch, Meanings]:
+    """Pictures and statements about them, as the model's arguments, and what the phrases of the statements mean.
 
     Args:
         processor: whose tokenizer is used.
@@ -161,16 +168,27 @@ def to_batch(
     fillers = (processor.tokenizer.pad_token_id, IGNORED, -1, 0)
     ids, labels, parts, places = (
         pad_sequence([tensor(column) for column in columns], batch_first=True, padding_value=filler)
-        for columns, filler in zip(zip(*rows, strict=True), fillers, strict=True)
+        for columns, filler in zip(zip(*(row[:4] for row in rows), strict=True), fillers, strict=True)
     )
     seen = (parts[:, None, :] == 0) | (parts[:, None, :] == parts[:, :, None])
-    return Batch(pixels, ids, labels, places, tril(seen).unsqueeze(1))
+    return Batch(pixels, ids, labels, places, tril(seen).unsqueeze(1)), _meanings(rows)
+
+
+def _meanings(rows: list[Row]) -> Meanings:
+    from torch import tensor
+
+    every = [(row, column) for row in range(GRID) for column in range(GRID)]
+    found = [(number, token, phrase) for number, row in enumerate(rows) for token, phrase in row.phrases]
+    cells = [
+        [float(place in meant) for meant in (phrase.own, phrase.so_far) for place in every] for *_, phrase in found
+    ]
+    return Meanings(tensor([each[0] for each in found]), tensor([each[1] for each in found]), tensor(cells))
 
 
 def _row(tokenizer: "PreTrainedTokenizerFast", told: list[Statement], room: int, draw: Random, distance: int) -> Row:
     """One picture and its statements, each closed by the end-of-text token."""
     ids = [tokenizer.bos_token_id, *[tokenizer.image_token_id] * PATCHES]
-    row = Row(ids, [IGNORED] * len(ids), [0] * len(ids), list(range(len(ids))))
+    row = Row(ids, [IGNORED] * len(ids), [0] * len(ids), list(range(len(ids))), [])
     behind = len(ids)
     given, learned = (tokenizer([statement[part] for statement in told])["input_ids"] for part in (0, 1))
     for number, (before, after) in enumerate(zip(given, learned, strict=True), 1):
@@ -178,6 +196,8 @@ def _row(tokenizer: "PreTrainedTokenizerFast", told: list[Statement], room: int,
         length = len(before) + len(after)
         if len(row.ids) + length > behind + room:
             break
+        for end, phrase in told[number - 1].phrases:
+            row.phrases.append((len(row.ids) + len(tokenizer.tokenize(told[number - 1].given[:end])) - 1, phrase))
         row.ids.extend(before + after)
         row.labels.extend([IGNORED] * len(before) + after)
         row.parts.extend([number] * length)

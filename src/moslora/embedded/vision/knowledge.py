@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..scenes import Scene
 from .build import IGNORED, ROOM, to_batch
-from .statements import FREE_KINDS, GRID_KINDS, Maker, Statement
+from .phrases import Statement, fill
+from .statements import FREE_KINDS, GRID_KINDS, Maker
 from .world import draw_free, draw_grid, draw_picture
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _completed(
     found = []
     for start in range(0, len(drawn), BATCH):
         pictures, told = zip(*drawn[start : start + BATCH], strict=True)
-        batch = to_batch(processor, _pixels(processor, pictures), [[each] for each in told], ROOM, draw)
+        batch, _ = to_batch(processor, _pixels(processor, pictures), [[fill(draw, each)] for each in told], ROOM, draw)
         with torch.inference_mode():
             best = model(**batch._asdict()).logits[:, :-1].argmax(-1)
         labels = batch.labels[:, 1:]

@@ -28,7 +28,7 @@ def new_optimizers(
     """
     import torch
 
-    from .muon import Muon
+    from ..muon import Muon
 
     named = list(named)
     inside = [weight.ndim == 2 and "embed" not in name and "heads" not in name for name, weight in named]

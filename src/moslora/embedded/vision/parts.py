@@ -102,7 +102,7 @@ def new_model(tokenizer: "PreTrainedTokenizerFast", seed: int) -> "LlavaForCondi
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=384,
-        num_hidden_layers=4,
+        num_hidden_layers=6,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=512,

@@ -18,7 +18,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from ..scenes import TEXTURES, Item, Scene, count_name, item_name, with_article
-from .statements import APART, STEPS, Kind, matching, place
+from .phrases import STEPS, Kind, matching
+from .statements import APART, place
 from .world import COLOURS, GRID, GROUNDS, SHAPES, draw_free, draw_grid, draw_picture
 
 TRAIN_SIZE = 1440

@@ -1,6 +1,6 @@
 """The vision tower learns to see before the language model learns to speak, as CLIP does before LLaVA.
 
-For each of its patches it tells what covers most of it, and, in a grid, what stands up to two steps away.
+For each of its patches it tells which item has its middle there, and, in a grid, what stands up to two steps away.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from ..scenes import SIZES, TEXTURES, Item, Scene, size_name
 from .optimizers import new_optimizers, schedule
-from .world import COLOURS, GRID, GROUNDS, SHAPES
+from .world import COLOURS, GRID, GROUNDS, SHAPES, cell
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import LlavaForConditionalGeneration
 
-STEPS = 700
+STEPS = 2000
 BATCH_SIZE = 64  # pictures
 LEARNING_RATES = 0.02, 2e-3  # of Muon and of AdamW
 # Trait of an item -> its values; a patch without an item has the value behind the last.
@@ -63,10 +63,10 @@ def patch_labels(scene: Scene) -> list[list[int]]:
 
     Around it, only colour and shape are told, and only in a grid; `NOT_ASKED` elsewhere.
     """
-    items = {place: largest_item(scene, *place) for place in _places()}
+    items = {cell(item): item for item in scene.items}
     rows = []
     for number, (row, column) in enumerate(_places()):
-        own = [_value(items[row, column], trait) for trait in TRAITS]
+        own = [_value(items.get((row, column)), trait) for trait in TRAITS]
         around = [
             _value(items.get((row + down, column + right)), trait) if scene.grid else NOT_ASKED
             for down, right in AROUND
@@ -83,18 +83,6 @@ def _head_sizes() -> list[int]:
 
 def _places() -> list[tuple[int, int]]:
     return [(row, column) for row in range(GRID) for column in range(GRID)]
-
-
-def largest_item(scene: Scene, row: int, column: int) -> Item | None:
-    """The item whose square covers most of a patch, if any covers a tenth of it."""
-    shares = [(_overlap(item.x, item.size, column) * _overlap(item.y, item.size, row), item) for item in scene.items]
-    share, item = max(shares, key=lambda pair: pair[0])
-    return item if share > 0.1 / GRID**2 else None
-
-
-def _overlap(centre: float, size: float, place: int) -> float:
-    """Length that an item and a row or column of patches share."""
-    return max(0.0, min(centre + size / 2, (place + 1) / GRID) - max(centre - size / 2, place / GRID))
 
 
 def _value(item: Item | None, trait: str) -> int:

@@ -16,3 +16,9 @@ choices circles squares triangles stars hearts rings crosses moons
 A B C D E F : . , ? ! ( ) / -
 """
 WORDS = tuple(_TEXT.split())
+# What may stand around a statement: words of instructions, none of which tells anything of a picture.
+_FILLERS = """
+answer answers option options letter letters question given choice choices directly with from the please look at
+this picture image say tell choose word single following hint using A. B. C. D. . , or and
+"""
+FILLERS = tuple(_FILLERS.split())

@@ -18,6 +18,8 @@ FEW_SHARE = 0.6  # of the grids: those with three shapes and three colours
 FEW_SHAPES, FEW_COLOURS = SHAPES[:3], COLOURS[:3]
 BRIGHTNESS = 0.85, 1.5
 
+Cell = tuple[int, int]  # row and column, from 0, of a ninth of the picture
+
 
 def draw_world(draw: Random) -> Scene:
     """A scene of any kind; its items stand in reading order in a grid, and from left to right elsewhere."""
@@ -37,9 +39,17 @@ def draw_grid(draw: Random) -> Scene:
 
 
 def draw_free(draw: Random) -> Scene:
-    """One to four items anywhere."""
-    scene = draw_scene(draw, draw.randint(1, 4), 0, GROUNDS, SHAPES, COLOURS)
+    """One to four items anywhere, no two of them in one cell."""
+    while True:
+        scene = draw_scene(draw, draw.randint(1, 4), 0, GROUNDS, SHAPES, COLOURS)
+        if len(set(map(cell, scene.items))) == len(scene.items):
+            break
     return _vivid(draw, dataclasses.replace(scene, items=tuple(sorted(scene.items, key=lambda item: item.x))))
+
+
+def cell(item: Item) -> Cell:
+    """Where the middle of an item is, in a grid or not."""
+    return int(GRID * item.y), int(GRID * item.x)
 
 
 def draw_picture(draw: Random, scene: Scene) -> Image.Image:

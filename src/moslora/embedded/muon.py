@@ -1,4 +1,4 @@
-"""Muon for the kernels of convolutions as well as for matrices."""
+"""The Muon optimiser in float32, for the kernels of convolutions as well as for matrices."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +13,8 @@ NEWTON_SCHULZ = 3.4445, -4.775, 2.0315  # the quintic that brings all singular v
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal. A kernel (out, in, rows, columns) counts as a matrix (out, the rest).
 
-    torch has it for matrices only. Small networks of convolutions learn in far fewer steps with it than with AdamW.
+    torch has it for matrices only, and in bfloat16, which is four times slower on a CPU without matrix units for it.
+    Small networks learn in far fewer steps with it than with AdamW. Without weight decay.
 
     Source: K. Jordan and others, "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
