@@ -1,6 +1,7 @@
 """Training runs of a tiny Llama: what they write, that they repeat, and that they survive kill -9."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import shutil
@@ -233,4 +234,4 @@ def test_identity_mixer_and_lora_start_from_the_same_factors(config, tmp_path):
 
 
 def test_run_json_is_readable_without_torch(finished):
-    assert json.loads((finished / "run.json").read_text())["versions"]["torch"] == torch.__version__
+    assert json.loads((finished / "run.json").read_text())["versions"]["torch"] == importlib.metadata.version("torch")
