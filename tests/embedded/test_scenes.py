@@ -19,6 +19,7 @@ from moslora.embedded.scenes import (
     Scene,
     caption,
     cell_centre,
+    cell_of,
     draw_scene,
     place_name,
     render,
@@ -90,7 +91,7 @@ def test_items_of_a_free_scene_lie_inside_and_touch_no_other(seed):
 @pytest.mark.parametrize("count", [0, 3, 9])
 def test_items_of_a_grid_stand_in_cells_of_their_own(count):
     scene = draw_scene(Random(count), count=count, grid=3)
-    cells = [scene.cell(item) for item in scene.items]
+    cells = [cell_of(item, scene.grid) for item in scene.items]
     assert len(set(cells)) == count
     for item, cell in zip(scene.items, cells, strict=True):
         assert (item.x, item.y) == cell_centre(*cell, 3)

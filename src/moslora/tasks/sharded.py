@@ -16,8 +16,7 @@ def name_layers(accelerator: "Accelerator", model: nn.Module) -> None:
     """
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
-        listed = set(getattr(model, "_no_split_modules", None) or ())
-        plugin.transformer_cls_names_to_wrap = sorted(listed & {type(module).__name__ for module in model.modules()})
+        plugin.transformer_cls_names_to_wrap = sorted({type(layer).__name__ for layer in _listed_layers(model)})
 
 
 def spread_frozen(model: nn.Module) -> None:
@@ -32,9 +31,7 @@ def spread_frozen(model: nn.Module) -> None:
     from torch.distributed.fsdp import fully_shard
 
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
-    kinds = set(getattr(model, "_no_split_modules", None) or ())
-    layers = [module for module in model.modules() if type(module).__name__ in kinds]
-    for layer in reversed(layers):  # the inner ones first
+    for layer in reversed(_listed_layers(model)):  # the inner ones first
         fully_shard(layer, ignored_params=trained)
     fully_shard(model, ignored_params=trained)
 
@@ -51,3 +48,9 @@ def whole_state(module: nn.Module) -> dict[str, Tensor]:
             name: (value.full_tensor() if hasattr(value, "full_tensor") else value).detach().cpu().clone()
             for name, value in module.state_dict().items()
         }
+
+
+def _listed_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of the kinds that a model names as the ones to keep in one piece; the outer ones first."""
+    kinds = set(getattr(model, "_no_split_modules", None) or ())
+    return [module for module in model.modules() if type(module).__name__ in kinds]

@@ -11,7 +11,7 @@ seed decides it, in every run.
 from .backgrounds import BACKGROUNDS
 from .captions import caption, count_name, item_name, place_name, with_article
 from .drawing import draw_item, draw_scene, free_place
-from .model import COLOURS, SIZES, TEXTURES, Colour, Item, Scene, cell_centre, size_name
+from .model import COLOURS, SIZES, TEXTURES, Colour, Item, Scene, cell_centre, cell_of, size_name
 from .picture import render
 from .shapes import SHAPES
 
@@ -26,6 +26,7 @@ __all__ = [
     "Scene",
     "caption",
     "cell_centre",
+    "cell_of",
     "count_name",
     "draw_item",
     "draw_scene",

@@ -62,14 +62,15 @@ class Scene:
     seed: int = 0
     """Decides the details of the background, such as single blades of grass."""
 
-    def cell(self, item: Item) -> tuple[int, int]:
-        """Row and column of an item, from 0; needs a grid."""
-        return int(item.y * self.grid), int(item.x * self.grid)
-
 
 def cell_centre(row: int, column: int, grid: int) -> tuple[float, float]:
     """The x and y of the middle of a cell, from its row and column, both from 0."""
     return (column + 0.5) / grid, (row + 0.5) / grid
+
+
+def cell_of(item: Item, grid: int) -> tuple[int, int]:
+    """Row and column, both from 0, of the cell in which the middle of an item lies."""
+    return int(item.y * grid), int(item.x * grid)
 
 
 def size_name(size: float) -> str:

@@ -5,8 +5,8 @@
 First its vision tower learns to see (`tower.py`), then its projector and language model learn to tell what is there,
 from pictures of drawn scenes and true statements about them (`statements.py`). No question is among them. While the
 language model learns, a head that is thrown away afterwards tells at the end of every phrase which cells of the picture
-the words mean: without it, relations between things are hardly learned at all. One core of an x86 CPU needs about half
-an hour.
+the words mean: without it, relations between things are hardly learned at all. One core of an x86 CPU needs about an
+hour.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from .phrases import Phrase, Statement
 from .statements import statements
 from .tower import learn_to_see
 from .words import WORDS
-from .world import GRID, draw_picture, draw_world
+from .world import CELLS, draw_picture, draw_world
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,7 @@ class Meanings(NamedTuple):
 
     pictures: "Tensor"  # (phrases,)
     tokens: "Tensor"  # (phrases,)
-    cells: "Tensor"  # (phrases, 2 * GRID * GRID), 1.0 where it is: of the phrase itself, then of the statement so far
+    cells: "Tensor"  # (phrases, 2 * len(CELLS)), 1.0 where it is: of the phrase itself, then of the statement so far
 
 
 def build(out: Path, steps: int = STEPS, seed: int = SEED, scenes: int = SCENES) -> None:
@@ -108,7 +108,7 @@ def pretrain(
     model = new_model(processor.tokenizer, seed)
     learn_to_see(model, world, pixels, seed)
     model.model.vision_tower.requires_grad_(False)
-    heads = torch.nn.Linear(model.config.text_config.hidden_size, 2 * GRID * GRID)
+    heads = torch.nn.Linear(model.config.text_config.hidden_size, 2 * len(CELLS))
     named = [*model.named_parameters(), *((f"heads.{name}", weight) for name, weight in heads.named_parameters())]
     learning = [(name, weight) for name, weight in named if weight.requires_grad]
     optimizers, schedules = new_optimizers(learning, *LEARNING_RATES, lambda step: schedule(step, steps))
@@ -118,7 +118,7 @@ def pretrain(
         told = model(**batch._asdict(), output_hidden_states=True)
         states = told.hidden_states[MEANING_LAYER][meanings.pictures, meanings.tokens]
         wrong = torch.nn.functional.binary_cross_entropy_with_logits(heads(states), meanings.cells)
-        (told.loss + GRID * GRID * wrong).backward()
+        (told.loss + len(CELLS) * wrong).backward()
         for optimizer, each in zip(optimizers, schedules, strict=True):
             optimizer.step()
             optimizer.zero_grad()
@@ -177,10 +177,9 @@ def to_batch(
 def _meanings(rows: list[Row]) -> Meanings:
     from torch import tensor
 
-    every = [(row, column) for row in range(GRID) for column in range(GRID)]
     found = [(number, token, phrase) for number, row in enumerate(rows) for token, phrase in row.phrases]
     cells = [
-        [float(place in meant) for meant in (phrase.own, phrase.so_far) for place in every] for *_, phrase in found
+        [float(place in meant) for meant in (phrase.own, phrase.so_far) for place in CELLS] for *_, phrase in found
     ]
     return Meanings(tensor([each[0] for each in found]), tensor([each[1] for each in found]), tensor(cells))
 
@@ -191,13 +190,13 @@ def _row(tokenizer: "PreTrainedTokenizerFast", told: list[Statement], room: int,
     row = Row(ids, [IGNORED] * len(ids), [0] * len(ids), list(range(len(ids))), [])
     behind = len(ids)
     given, learned = (tokenizer([statement[part] for statement in told])["input_ids"] for part in (0, 1))
-    for number, (before, after) in enumerate(zip(given, learned, strict=True), 1):
+    for number, (statement, before, after) in enumerate(zip(told, given, learned, strict=True), 1):
         after.append(tokenizer.eos_token_id)
         length = len(before) + len(after)
         if len(row.ids) + length > behind + room:
             break
-        for end, phrase in told[number - 1].phrases:
-            row.phrases.append((len(row.ids) + len(tokenizer.tokenize(told[number - 1].given[:end])) - 1, phrase))
+        for end, phrase in statement.phrases:
+            row.phrases.append((len(row.ids) + len(tokenizer.tokenize(statement.given[:end])) - 1, phrase))
         row.ids.extend(before + after)
         row.labels.extend([IGNORED] * len(before) + after)
         row.parts.extend([number] * length)

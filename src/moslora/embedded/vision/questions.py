@@ -20,7 +20,7 @@ from PIL import Image
 from ..scenes import TEXTURES, Item, Scene, count_name, item_name, with_article
 from .phrases import STEPS, Kind, matching
 from .statements import APART, place
-from .world import COLOURS, GRID, GROUNDS, SHAPES, draw_free, draw_grid, draw_picture
+from .world import CELLS, COLOURS, GROUNDS, SHAPES, cell, draw_free, draw_grid, draw_picture
 
 TRAIN_SIZE = 1440
 TEST_SIZE = 360
@@ -191,13 +191,12 @@ def _side(draw: Random, scene: Scene) -> Asked | None:
 
 
 def _cell(draw: Random, scene: Scene) -> Asked | None:
-    names = {scene.cell(item): item_name(item) for item in scene.items}
+    names = {cell(item): item_name(item) for item in scene.items}
     others = [*names.values(), "nothing"]
     if len(set(others)) < len(LETTERS):
         return None
-    every = [(row, column) for row in range(GRID) for column in range(GRID)]
-    cell = draw.choice(list(names) if draw.random() < FULL_SHARE else every)
-    return Asked(f"What is in row {cell[0] + 1} of column {cell[1] + 1}?", names.get(cell, "nothing"), others)
+    row, column = draw.choice(tuple(names) if draw.random() < FULL_SHARE else CELLS)
+    return Asked(f"What is in row {row + 1} of column {column + 1}?", names.get((row, column), "nothing"), others)
 
 
 def _neighbour(draw: Random, scene: Scene) -> Asked | None:

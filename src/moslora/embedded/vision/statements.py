@@ -139,9 +139,9 @@ def _beside(draw: Random, scene: Scene) -> Statement | None:
     distance = one.x - other.x if across else one.y - other.y
     if one.shape == other.shape or abs(distance) < APART:
         return None
-    learned, end = (_side(distance < 0), " is on the") if across else (_height(distance < 0), " is")
+    words, end = (("left", "right"), " is on the") if across else (("higher", "lower"), " is")
     given = "from the ", _exactly(other.shape, cell(other)), ", the ", _exactly(one.shape, cell(one)), end
-    return state(learned, *given)
+    return state(words[distance > 0], *given)
 
 
 def place(item: Item) -> str:
@@ -154,14 +154,6 @@ def place(item: Item) -> str:
 def _exactly(words: str, *places: tuple[int, int]) -> Phrase:
     """A phrase that means the same cells whatever stands before it."""
     return Phrase(words, frozenset(places), frozenset(places))
-
-
-def _side(left: bool) -> str:
-    return "left" if left else "right"
-
-
-def _height(higher: bool) -> str:
-    return "higher" if higher else "lower"
 
 
 def _number(count: int) -> str:

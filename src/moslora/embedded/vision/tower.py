@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..scenes import SIZES, TEXTURES, Item, Scene, size_name
 from .optimizers import new_optimizers, schedule
-from .world import COLOURS, GRID, GROUNDS, SHAPES, cell
+from .world import CELLS, COLOURS, GROUNDS, SHAPES, cell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ def patch_labels(scene: Scene) -> list[list[int]]:
     """
     items = {cell(item): item for item in scene.items}
     rows = []
-    for number, (row, column) in enumerate(_places()):
+    for number, (row, column) in enumerate(CELLS):
         own = [_value(items.get((row, column)), trait) for trait in TRAITS]
         around = [
             _value(items.get((row + down, column + right)), trait) if scene.grid else NOT_ASKED
@@ -78,11 +78,7 @@ def patch_labels(scene: Scene) -> list[list[int]]:
 
 def _head_sizes() -> list[int]:
     around = [len(TRAITS[trait]) + 1 for _ in AROUND for trait in ("colour", "shape")]
-    return [GRID * GRID, len(GROUNDS), *(len(values) + 1 for values in TRAITS.values()), *around]
-
-
-def _places() -> list[tuple[int, int]]:
-    return [(row, column) for row in range(GRID) for column in range(GRID)]
+    return [len(CELLS), len(GROUNDS), *(len(values) + 1 for values in TRAITS.values()), *around]
 
 
 def _value(item: Item | None, trait: str) -> int:

@@ -5,7 +5,7 @@ from random import Random
 
 from PIL import Image
 
-from ..scenes import Colour, Item, Scene, draw_scene, render
+from ..scenes import Colour, Item, Scene, cell_of, draw_scene, render
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
 COLOURS = ("red", "green", "blue", "yellow", "white", "black")
@@ -19,6 +19,7 @@ FEW_SHAPES, FEW_COLOURS = SHAPES[:3], COLOURS[:3]
 BRIGHTNESS = 0.85, 1.5
 
 Cell = tuple[int, int]  # row and column, from 0, of a ninth of the picture
+CELLS: tuple[Cell, ...] = tuple((row, column) for row in range(GRID) for column in range(GRID))
 
 
 def draw_world(draw: Random) -> Scene:
@@ -35,7 +36,7 @@ def draw_grid(draw: Random) -> Scene:
         scene = draw_scene(draw, count, GRID, GROUNDS[4:], FEW_SHAPES, FEW_COLOURS, ("plain",))
     else:
         scene = draw_scene(draw, count, GRID, GROUNDS, SHAPES, COLOURS, ("plain",))
-    return _vivid(draw, dataclasses.replace(scene, items=tuple(sorted(scene.items, key=scene.cell))))
+    return _vivid(draw, dataclasses.replace(scene, items=tuple(sorted(scene.items, key=cell))))
 
 
 def draw_free(draw: Random) -> Scene:
@@ -49,7 +50,7 @@ def draw_free(draw: Random) -> Scene:
 
 def cell(item: Item) -> Cell:
     """Where the middle of an item is, in a grid or not."""
-    return int(GRID * item.y), int(GRID * item.x)
+    return cell_of(item, GRID)
 
 
 def draw_picture(draw: Random, scene: Scene) -> Image.Image:

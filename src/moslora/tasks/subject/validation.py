@@ -50,13 +50,14 @@ class Validation:
 
     def __call__(self, done: int) -> None:
         """Draw, if it is time after this many steps and the pictures are not there already."""
+        writes = runs.is_main_process()
         due = done % self.config.validation_steps == 0 or done == self.config.max_steps
-        if not (due and self.config.validation_prompts and (self.joint or runs.is_main_process())):
+        if not (due and self.config.validation_prompts and (writes or self.joint)):
             return
         paths = [self.folder / f"{done:06d}-{number}.png" for number in range(len(self.config.validation_prompts))]
         if all(path.exists() for path in paths):
             return
-        if runs.is_main_process():
+        if writes:
             self.folder.mkdir(exist_ok=True)
         for model in self.adapted.values():
             model.eval()
@@ -73,9 +74,9 @@ class Validation:
                     steps=self.config.validation_inference_steps,
                     guidance=self.config.guidance,
                 )[0]
-                if runs.is_main_process():
+                if writes:
                     save_whole(image, path)
-        if runs.is_main_process():
+        if writes:
             self._strip().save(self.folder / STRIP)
 
     def _strip(self) -> Image.Image:
