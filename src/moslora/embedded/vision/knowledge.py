@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 SEED = 1_000_000  # far from the seeds of builds
-COUNT = 300  # statements of each kind
+COUNT = 1200  # statements of each kind
 BATCH = 100
 
 
