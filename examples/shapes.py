@@ -7,7 +7,7 @@ OUT/images/*.png, the 640 questions of its small training set, and OUT/shapes_va
 questions each; then prints the commands that adapt the embedded model with LoRA and MoSLoRA. Needs seconds.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -56,4 +56,8 @@ def main(data: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description="SHAPES in the forms that moslora trains and evaluates.")
+    parser.add_argument("data", type=Path, help="exp_shapes/shapes_dataset of github.com/ronghanghu/n2nmn")
+    parser.add_argument("out", type=Path, help="folder to write, made if missing")
+    arguments = parser.parse_args()
+    main(arguments.data, arguments.out)
